@@ -1,0 +1,65 @@
+# The demo's data, schedule and runtime. The images are inside scikit-learn:
+# 1,437 to train and 360 to test, 8 x 8 pixels, here enlarged to 16 x 16.
+_base_ = ['mmpretrain::_base_/default_runtime.py']
+custom_imports = dict(imports=['deit_plugin'], allow_failed_imports=False)
+
+data_preprocessor = dict(
+    num_classes=10, mean=[77.9] * 3, std=[95.9] * 3, to_rgb=False)
+
+train_pipeline = [
+    dict(
+        type='RandomResizedCrop',
+        scale=16,
+        crop_ratio_range=(.5, 1.),
+        interpolation='bicubic'),
+    dict(type='PackInputs'),
+]
+test_pipeline = [
+    dict(type='Resize', scale=(16, 16), interpolation='bicubic'),
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=1,
+    persistent_workers=True,
+    pin_memory=False,
+    dataset=dict(type='Digits', split='train', pipeline=train_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=True))
+val_dataloader = dict(
+    batch_size=180,
+    num_workers=1,
+    persistent_workers=True,
+    pin_memory=False,
+    dataset=dict(type='Digits', split='test', pipeline=test_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=False))
+val_evaluator = dict(type='Accuracy', topk=(1, ))
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator
+
+train_cfg = dict(by_epoch=True, max_epochs=30, val_interval=1)
+val_cfg = dict()
+test_cfg = dict()
+optim_wrapper = dict(
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=.05),
+    paramwise_cfg=dict(
+        norm_decay_mult=0., bias_decay_mult=0.,
+        custom_keys={
+            '.cls_token': dict(decay_mult=0.),
+            '.pos_embed': dict(decay_mult=0.)
+        }))
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=1e-3,
+        by_epoch=True,
+        end=5,
+        convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=5),
+]
+
+default_hooks = dict(
+    logger=dict(type='LoggerHook', interval=10),
+    checkpoint=dict(
+        type='AtomicCheckpointHook', max_keep_ckpts=1, save_best='auto'),
+    finite_loss=dict(type='FiniteLossHook'))
+randomness = dict(seed=0)

@@ -1,0 +1,21 @@
+# The student of deit_digits_distilled.py without a teacher: labels alone.
+_base_ = ['_base_/digits.py']
+
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='DeiT',
+        arch=dict(
+            embed_dims=96,
+            num_layers=6,
+            num_heads=3,
+            feedforward_channels=384),
+        img_size=16,
+        patch_size=4,
+        drop_path_rate=.1),
+    head=dict(
+        type='VisionTransformerClsHead',
+        num_classes=10,
+        in_channels=96,
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=.02),
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=.1)))

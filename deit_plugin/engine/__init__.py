@@ -1,0 +1,3 @@
+from .hooks import AtomicCheckpointHook, FiniteLossHook
+
+__all__ = ['AtomicCheckpointHook', 'FiniteLossHook']

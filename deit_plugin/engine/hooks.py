@@ -1,0 +1,157 @@
+"""Hooks that keep a training run's results safe."""
+import os
+import os.path as osp
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook, Hook
+from mmpretrain.registry import HOOKS
+
+
+@register_backend('atomic_local')
+class AtomicLocalBackend(LocalBackend):
+    """Local files that are written whole or not at all."""
+
+    def put(self, obj: bytes, filepath: str) -> None:
+        """Write bytes beside the file, then put them in its place."""
+        filepath = os.fspath(filepath)
+        os.makedirs(osp.dirname(osp.abspath(filepath)), exist_ok=True)
+        partial = f'{filepath}.{os.getpid()}.part'
+        try:
+            with open(partial, 'wb') as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, filepath)
+        finally:
+            if osp.exists(partial):
+                os.remove(partial)
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook``, safe against a kill at any moment.
+
+    mmengine writes checkpoints in place and removes the old one
+    (``max_keep_ckpts``, ``save_best``) before it writes the new one. Here a
+    file appears when it is whole, and an old one goes when the new one is
+    there. At the end the log says what the best checkpoint reached.
+
+    Args:
+        **kwargs: As for ``CheckpointHook``. ``backend_args`` defaults to
+            atomic writing on the local disk.
+    """
+
+    def __init__(self, **kwargs):
+        kwargs.setdefault('backend_args', dict(backend='atomic_local'))
+        super().__init__(**kwargs)
+
+    def _save_checkpoint_with_step(self, runner, step, meta):
+        outdated = []
+        if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
+            if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+                outdated.append(self.keep_ckpt_ids.popleft())
+            self.keep_ckpt_ids.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids',
+                                           list(self.keep_ckpt_ids))
+        filename = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            filename,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args)
+        if not is_main_process():
+            return
+        AtomicLocalBackend().put(self.last_ckpt.encode(),
+                                 osp.join(runner.work_dir, 'last_checkpoint'))
+        for old in outdated:
+            self._remove(
+                self.file_backend.join_path(self.out_dir,
+                                            self.filename_tmpl.format(old)))
+
+    def _save_best_checkpoint(self, runner, metrics):
+        if not self.save_best:
+            return
+        # Hidden from the parent, which would remove them first.
+        if len(self.key_indicators) == 1:
+            before = dict(best_ckpt=self.best_ckpt_path)
+            self.best_ckpt_path = None
+            super()._save_best_checkpoint(runner, metrics)
+            self.best_ckpt_path = self.best_ckpt_path or before['best_ckpt']
+            after = dict(best_ckpt=self.best_ckpt_path)
+        else:
+            before = self.best_ckpt_path_dict
+            self.best_ckpt_path_dict = dict.fromkeys(before)
+            super()._save_best_checkpoint(runner, metrics)
+            after = self.best_ckpt_path_dict = {
+                k: v or before[k]
+                for k, v in self.best_ckpt_path_dict.items()
+            }
+        if is_main_process():
+            for old in set(before.values()) - set(after.values()) - {None}:
+                self._remove(old)
+
+    def _remove(self, path: str):
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+
+    def after_train(self, runner) -> None:
+        """Publish as ``CheckpointHook`` does, and say what was reached."""
+        super().after_train(runner)
+        info = runner.message_hub.runtime_info
+        for name in self.save_best and self.key_indicators or ():
+            suffix = '' if len(self.key_indicators) == 1 else f'_{name}'
+            if f'best_score{suffix}' in info:
+                runner.logger.info(
+                    f'Training is done: best {name} '
+                    f'{info[f"best_score{suffix}"]:.2f}, kept in '
+                    f'{info[f"best_ckpt{suffix}"]}')
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Stops training when the loss is no longer a finite number.
+
+    The reference stops too (facebookresearch/deit at ``7e160fe``). No
+    checkpoint is written after such an iteration, nor one whose weights are
+    not finite: in distributed training the loss of another process may be the
+    one that was not.
+    """
+    priority = 'VERY_HIGH'  # before anything is averaged or saved
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None,
+                         outputs=None) -> None:
+        """Check the loss of this iteration.
+
+        Raises:
+            FloatingPointError: If it is not finite.
+        """
+        if torch.isfinite(outputs['loss']).all():
+            return
+        parts = ', '.join(f'{k} {float(v):g}' for k, v in outputs.items())
+        raise FloatingPointError(
+            f'The loss is not finite at iteration {runner.iter + 1} (epoch '
+            f'{runner.epoch + 1}): {parts}. Training stops and saves nothing '
+            'more. Resume from the last checkpoint with a lower learning '
+            'rate, or in bfloat16 or float32')
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Check the weights.
+
+        Raises:
+            FloatingPointError: If one is not finite.
+        """
+        for name, value in checkpoint['state_dict'].items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise FloatingPointError(
+                    f'{name} is not finite after iteration {runner.iter}: '
+                    'this checkpoint is not saved, the earlier ones are '
+                    'kept. Resume from the last one with a lower learning '
+                    'rate, or in bfloat16 or float32')

@@ -1,0 +1,347 @@
+"""The DeiT backbone (Touvron et al. 2021, arXiv 2012.12877)."""
+import math
+from typing import Optional, Sequence, Union
+
+import torch
+import torch.nn as nn
+from mmengine.logging import print_log
+from mmengine.model.weight_init import trunc_normal_
+from mmengine.utils import to_2tuple
+from mmpretrain.models import VisionTransformer, resize_pos_embed
+from mmpretrain.models.utils.attention import \
+    scaled_dot_product_attention_pyimpl
+from mmpretrain.registry import MODELS
+from torch.utils.checkpoint import checkpoint
+
+
+def _arch(width: int, heads: int) -> dict:
+    return dict(
+        embed_dims=width,
+        num_layers=12,
+        num_heads=heads,
+        feedforward_channels=4 * width)
+
+
+@MODELS.register_module()
+class DeiT(VisionTransformer):
+    """Data-efficient image transformer, with or without the distillation
+    token.
+
+    The parameters bear the names of mmpretrain's ``VisionTransformer`` and
+    ``DistilledVisionTransformer``, so their checkpoints load as they are.
+    Weights are drawn as in facebookresearch/deit at ``7e160fe``: linear
+    layers, tokens and position embeddings from a normal distribution of
+    standard deviation 0.02, biases zero, the patch convolution as PyTorch
+    does it.
+
+    Args:
+        arch (str | dict): ``'tiny'`` (width 192, 3 heads), ``'small'`` (384,
+            6) or ``'base'`` (768, 12), or a dict with ``embed_dims``,
+            ``num_layers``, ``num_heads`` and ``feedforward_channels``.
+        distilled (bool): Whether the model has a distillation token beside
+            the class token. Defaults to False.
+        img_size (int | tuple): Height and width, in pixels, that the position
+            embeddings are made for. Other sizes work through interpolation,
+            as long as the patch size divides them. Defaults to 224.
+        patch_size (int | tuple): Height and width of a patch, in pixels.
+            Defaults to 16.
+        in_channels (int): Channels of the image. Defaults to 3.
+        drop_path_rate (float): Stochastic depth of the last layer, in
+            [0, 1); it grows linearly from 0 at the first layer.
+            Defaults to 0.
+        out_indices (int | Sequence[int]): The layers whose output is
+            returned, negative ones counted from the end. Defaults to -1.
+        out_type (str): What is returned of each of these layers.
+
+            - ``'cls_token'``: the class token (B, C); with ``distilled`` the
+              pair (class token, distillation token).
+            - ``'raw'``: all tokens (B, 1 + N, C), with ``distilled``
+              (B, 2 + N, C): class token, distillation token, patches.
+            - ``'featmap'``: the patch tokens as a map (B, C, H, W), for
+              dense prediction.
+            - ``'avg_featmap'``: the normalised mean of the patch tokens
+              (B, C).
+
+            Defaults to ``'cls_token'``.
+        frozen_stages (int): -1 trains everything; 0 freezes the patch
+            embedding, the tokens and the position embeddings; k freezes the
+            first k layers too, and all layers the last norm with them.
+            Frozen parts stay in eval mode. Defaults to -1.
+        with_cp (bool): Whether to recompute each layer in the backward pass
+            instead of keeping its activations. Defaults to False.
+        fused_attn (bool): Whether to use PyTorch's fused attention; otherwise
+            the attention matrix is built, which tools that read it or export
+            it may need. Defaults to True.
+        **kwargs: Further arguments of mmpretrain's ``VisionTransformer``:
+            ``drop_rate``, ``qkv_bias``, ``norm_cfg``, ``final_norm``,
+            ``interpolate_mode``, ``layer_scale_init_value``, ``patch_cfg``,
+            ``layer_cfgs``, ``init_cfg``.
+
+    Raises:
+        ValueError: If an argument is out of its range, if an image does not
+            fit the patch size, or if a state dict is of another
+            architecture.
+    """
+    arch_zoo = dict(tiny=_arch(192, 3), small=_arch(384, 6), base=_arch(768, 12))
+
+    def __init__(self,
+                 arch: Union[str, dict] = 'base',
+                 distilled: bool = False,
+                 img_size: Union[int, Sequence[int]] = 224,
+                 patch_size: Union[int, Sequence[int]] = 16,
+                 in_channels: int = 3,
+                 drop_path_rate: float = 0.,
+                 out_indices: Union[int, Sequence[int]] = -1,
+                 out_type: str = 'cls_token',
+                 frozen_stages: int = -1,
+                 with_cp: bool = False,
+                 fused_attn: bool = True,
+                 **kwargs):
+        num_layers = self._check_arch(arch)
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(
+                f'drop_path_rate={drop_path_rate} is not in [0, 1)')
+        if not -1 <= frozen_stages <= num_layers:
+            raise ValueError(f'frozen_stages={frozen_stages} is not in '
+                             f'[-1, {num_layers}], the number of layers')
+        indices = [out_indices] if isinstance(out_indices, int) \
+            else list(out_indices)
+        if any(not -num_layers <= i < num_layers for i in indices):
+            raise ValueError(f'out_indices={out_indices} names a layer that '
+                             f'is not in [-{num_layers}, {num_layers - 1}]')
+        self._check_fit('img_size', to_2tuple(img_size), to_2tuple(patch_size))
+        if not kwargs.pop('with_cls_token', True):
+            raise ValueError('DeiT always has a class token: '
+                             'with_cls_token=False is VisionTransformer')
+
+        # The parent reads this while it makes the position embeddings.
+        self.num_extra_tokens = 2 if distilled else 1
+        super().__init__(
+            arch=arch,
+            img_size=img_size,
+            patch_size=patch_size,
+            in_channels=in_channels,
+            drop_path_rate=drop_path_rate,
+            out_indices=indices,
+            out_type=out_type,
+            frozen_stages=-1,  # frozen below, once every token is there
+            **kwargs)
+        self.distilled = distilled
+        self.patch_size = to_2tuple(patch_size)
+        self.with_cp = with_cp
+        if distilled:
+            self.dist_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
+        if not fused_attn:
+            for layer in self.layers:
+                layer.attn.scaled_dot_product_attention = \
+                    scaled_dot_product_attention_pyimpl
+        self._draw_weights()
+        self.frozen_stages = frozen_stages
+        self._freeze_stages()
+
+    def _check_arch(self, arch: Union[str, dict]) -> int:
+        """The number of layers of a valid ``arch``."""
+        keys = self.arch_zoo['base'].keys()
+        if isinstance(arch, dict):
+            if missing := keys - arch.keys():
+                raise ValueError(
+                    f'arch={arch} lacks {sorted(missing)}; '
+                    f'a dict needs {sorted(keys)}')
+            if arch['embed_dims'] % arch['num_heads']:
+                raise ValueError(
+                    f'arch={arch}: embed_dims is no multiple of num_heads')
+            return arch['num_layers']
+        if not isinstance(arch, str) or arch.lower() not in self.arch_zoo:
+            raise ValueError(f'arch={arch!r} is unknown: choose one of '
+                             f'{sorted(self.arch_zoo)}, or give a dict with '
+                             f'{sorted(keys)}')
+        return self.arch_zoo[arch.lower()]['num_layers']
+
+    @staticmethod
+    def _check_fit(name: str, size: Sequence[int], patch: Sequence[int]):
+        if any(s < p or s % p for s, p in zip(size, patch)):
+            raise ValueError(
+                f'{name} {tuple(size)} (height, width) is no multiple of '
+                f'patch_size {tuple(patch)}: resize or pad the image')
+
+    def _draw_weights(self):
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_(module.weight, std=.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        trunc_normal_(self.cls_token, std=.02)
+        trunc_normal_(self.pos_embed, std=.02)
+        if self.distilled:
+            trunc_normal_(self.dist_token, std=.02)
+
+    def init_weights(self):
+        """Draw the weights anew, then apply ``init_cfg``."""
+        self._draw_weights()
+        # mmpretrain's layers would put Xavier weights over the recipe's, and
+        # its backbone new position embeddings over those of a checkpoint.
+        self.layers.is_init = True
+        super(VisionTransformer, self).init_weights()
+
+    def _freeze_stages(self):
+        if self.frozen_stages < 0:
+            return
+        tokens = [self.cls_token, self.pos_embed]
+        if self.distilled:
+            tokens.append(self.dist_token)
+        for parameter in tokens:
+            parameter.requires_grad = False
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+
+    def _frozen_modules(self):
+        if self.frozen_stages < 0:
+            return
+        yield self.patch_embed
+        yield self.drop_after_pos
+        yield self.pre_norm
+        yield from self.layers[:self.frozen_stages]
+        if self.frozen_stages == self.num_layers and self.final_norm:
+            yield self.ln1
+
+    def train(self, mode: bool = True) -> 'DeiT':
+        """Set the mode; frozen stages stay in eval mode."""
+        nn.Module.train(self, mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def forward(self, x: torch.Tensor) -> tuple:
+        """Encode images.
+
+        Args:
+            x (torch.Tensor): Normalised images (B, in_channels, H, W).
+
+        Returns:
+            tuple: One entry for each of ``out_indices``, see ``out_type``.
+        """
+        self._check_fit('image', x.shape[-2:], self.patch_size)
+        x, grid = self.patch_embed(x)  # (B, N, C)
+        tokens = [self.cls_token.expand(len(x), -1, -1)]
+        if self.distilled:
+            tokens.append(self.dist_token.expand(len(x), -1, -1))
+        x = torch.cat([*tokens, x], dim=1)  # (B, 1+N or 2+N, C)
+        x = x + resize_pos_embed(
+            self.pos_embed,
+            self.patch_resolution,
+            grid,
+            mode=self.interpolate_mode,
+            num_extra_tokens=self.num_extra_tokens)
+        x = self.pre_norm(self.drop_after_pos(x))
+
+        outs = []
+        for i, layer in enumerate(self.layers):
+            if self.with_cp and torch.is_grad_enabled():
+                x = checkpoint(layer, x, use_reentrant=False)
+            else:
+                x = layer(x)
+            if i == self.num_layers - 1 and self.final_norm:
+                x = self.ln1(x)
+            if i in self.out_indices:
+                outs.append(self._format_output(x, grid))
+        return tuple(outs)
+
+    def _format_output(self, x: torch.Tensor, hw: Sequence[int]):
+        if self.out_type == 'cls_token' and self.distilled:
+            return x[:, 0], x[:, 1]
+        return super()._format_output(x, hw)
+
+    def get_layer_depth(self, param_name: str, prefix: str = ''):
+        """As mmpretrain's; the distillation token belongs to the stem."""
+        if param_name == f'{prefix}dist_token':
+            return 0, self.num_layers + 2
+        return super().get_layer_depth(param_name, prefix)
+
+    def _prepare_pos_embed(self, state_dict: dict, prefix: str, *args,
+                           **kwargs):
+        """Fit a state dict to this model before it is loaded.
+
+        Position embeddings of another grid are resized, those of another
+        number of extra tokens are completed or cut. What is not the same
+        architecture is refused: mmengine itself only warns of it and runs the
+        model half filled.
+        """
+        own = {
+            prefix + name: value.shape
+            for name, value in nn.Module.state_dict(self).items()
+        }
+        given = {k for k in state_dict if k.startswith(prefix)}
+        optional = {prefix + 'dist_token'}  # of the other variant
+        optional |= {k for k in own if k.startswith(prefix + 'ln2.')}
+        missing = sorted(own.keys() - given - optional)
+        unknown = sorted(given - own.keys() - optional)
+        if prefix == '':  # without a prefix, keys of a whole model show up
+            unknown = []
+        if missing or unknown:
+            raise ValueError(
+                'The state dict is not of this DeiT '
+                f'({self.num_layers} layers, width {self.embed_dims}): of '
+                f'its {len(own)} keys it lacks {_some(missing)}; not known '
+                f'here are {_some(unknown)}')
+        self._fit_pos_embed(state_dict, prefix)
+        wrong = [
+            f'{k} {tuple(state_dict[k].shape)}, here {tuple(shape)}'
+            for k, shape in own.items()
+            if k in state_dict and state_dict[k].shape != shape
+        ]
+        if wrong:
+            raise ValueError(
+                'The state dict is not of this DeiT '
+                f'({self.num_layers} layers, width {self.embed_dims}): the '
+                f'shapes differ in {_some(wrong)}')
+
+    def _fit_pos_embed(self, state_dict: dict, prefix: str):
+        name, dist = prefix + 'pos_embed', prefix + 'dist_token'
+        pos_embed = state_dict[name]
+        if pos_embed.ndim != 3 or pos_embed.shape[-1] != self.embed_dims:
+            return  # the comparison of the shapes reports it
+        extra = 2 if dist in state_dict else 1
+        num_patches = pos_embed.shape[1] - extra
+        if num_patches == self.pos_embed.shape[1] - self.num_extra_tokens:
+            grid = self.patch_resolution
+        else:
+            side = math.isqrt(num_patches)
+            if side * side != num_patches:
+                raise ValueError(
+                    f'{name} has {num_patches} patch positions, which make '
+                    'no square grid, so its height and width are unknown: '
+                    'build the model with the img_size that it was trained '
+                    'with')
+            grid = (side, side)
+            print_log(
+                f'{name}: positions of a {side} x {side} grid resized '
+                f'({self.interpolate_mode}) to '
+                f'{self.patch_resolution[0]} x {self.patch_resolution[1]}',
+                logger='current')
+
+        if extra == 1 and self.distilled:
+            print_log(
+                f'{dist} is not in the state dict of a plain DeiT: the token '
+                'and its position keep their initial values',
+                logger='current')
+            own = self.pos_embed.detach()[:, 1:2].to(pos_embed)
+            pos_embed = torch.cat(
+                [pos_embed[:, :1], own, pos_embed[:, 1:]], dim=1)
+        elif extra == 2 and not self.distilled:
+            print_log(
+                f'{dist} and its position are left out: this DeiT has no '
+                'distillation token',
+                logger='current')
+            pos_embed = torch.cat([pos_embed[:, :1], pos_embed[:, 2:]], dim=1)
+            del state_dict[dist]
+        state_dict[name] = resize_pos_embed(pos_embed, grid,
+                                            self.patch_resolution,
+                                            self.interpolate_mode,
+                                            self.num_extra_tokens)
+
+
+def _some(names: Sequence[str], limit: int = 5) -> str:
+    """The first few names, and how many more there are."""
+    shown = ', '.join(names[:limit]) or 'none'
+    more = len(names) - limit
+    return f'{shown} and {more} more' if more > 0 else shown

@@ -1,0 +1,102 @@
+"""The two classifiers of a distilled DeiT."""
+from typing import Tuple, Union
+
+import torch
+from mmpretrain.models import DeiTClsHead
+from mmpretrain.registry import MODELS
+
+PREDICTIONS = ('mean', 'cls', 'dist', 'mean_softmax')
+
+
+@MODELS.register_module()
+class DeiTDualHead(DeiTClsHead):
+    """Linear classifiers on the class token (``layers.head``) and on the
+    distillation token (``layers.head_dist``).
+
+    Args:
+        num_classes (int): Number of classes K.
+        in_channels (int): Width C of the tokens.
+        prediction (str): What evaluation reads (arXiv 2012.12877, table 3):
+            ``'mean'`` the mean of both logits, as the reference code does;
+            ``'cls'`` or ``'dist'`` one head alone; ``'mean_softmax'`` the
+            mean of both softmaxes, as the paper writes it, returned as its
+            logarithm. Set it on the command line by ``--cfg-options
+            model.head.prediction=cls``. Defaults to ``'mean'``.
+        init_cfg (dict): How the weights are drawn. Defaults to a normal
+            distribution of standard deviation 0.02 and zero biases.
+        **kwargs: Further arguments of mmpretrain's ``DeiTClsHead``, above all
+            ``loss``, a :class:`DistillationLoss` for training.
+    """
+
+    def __init__(self,
+                 num_classes: int,
+                 in_channels: int,
+                 prediction: str = 'mean',
+                 init_cfg: dict = dict(
+                     type='TruncNormal', layer='Linear', std=.02),
+                 **kwargs):
+        if prediction not in PREDICTIONS:
+            raise ValueError(f'prediction={prediction!r} is unknown: choose '
+                             f'one of {PREDICTIONS}')
+        super().__init__(
+            num_classes=num_classes,
+            in_channels=in_channels,
+            init_cfg=init_cfg,
+            **kwargs)
+        self.prediction = prediction
+
+    def pre_logits(self, feats: tuple) -> Tuple[torch.Tensor, torch.Tensor]:
+        """The tokens ``(cls, dist)``, each (B, C), before the classifiers.
+
+        Args:
+            feats (tuple): ``(cls, dist)`` of :class:`DistillationTokenNeck`,
+                or the stages of a distilled backbone without a neck, the last
+                of which is that pair.
+        """
+        if isinstance(feats[-1], torch.Tensor):
+            feats = (feats, )
+        if len(feats[-1]) != 2:
+            raise ValueError(
+                'DeiTDualHead takes a class and a distillation token, but '
+                f'got {len(feats[-1])} feature(s): set `distilled=True` in the '
+                "backbone and `neck=dict(type='DistillationTokenNeck')`")
+        return super().pre_logits(feats)
+
+    def dual_logits(self, feats: tuple) -> Tuple[torch.Tensor, torch.Tensor]:
+        """The logits (B, K) of the class head and of the distillation
+        head."""
+        cls, dist = self.pre_logits(feats)
+        return self.layers.head(cls), self.layers.head_dist(dist)
+
+    def forward(
+        self, feats: tuple
+    ) -> Union[torch.Tensor, Tuple[torch.Tensor, torch.Tensor]]:
+        """Both logits (B, K) in training; what ``prediction`` names, (B, K),
+        in evaluation."""
+        if self.training:
+            return self.dual_logits(feats)
+        if self.prediction in ('cls', 'dist'):  # the other is not computed
+            cls, dist = self.pre_logits(feats)
+            return self.layers.head(cls) if self.prediction == 'cls' \
+                else self.layers.head_dist(dist)
+        return fuse(*self.dual_logits(feats), self.prediction)
+
+    def loss(self, feats: tuple, data_samples: list, **kwargs) -> dict:
+        raise RuntimeError(
+            'DeiTDualHead is trained by the DistilledClassifier: set '
+            "`model.type='DistilledClassifier'`, or train one classifier "
+            "alone with `neck=dict(type='DistillationTokenNeck', "
+            "token='cls')` and any mmpretrain head")
+
+
+def fuse(cls: torch.Tensor, dist: torch.Tensor,
+         prediction: str = 'mean') -> torch.Tensor:
+    """Both logits (B, K) as one, by ``'mean'`` or ``'mean_softmax'``.
+
+    For the latter these are log-probabilities: their softmax is the mean of
+    the two softmaxes.
+    """
+    if prediction == 'mean':
+        return (cls + dist) / 2
+    log_probs = torch.stack([cls, dist]).log_softmax(dim=-1)
+    return log_probs.logsumexp(dim=0) - torch.log(log_probs.new_tensor(2.))

@@ -1,0 +1,156 @@
+"""What a DeiT learns from its labels and from its teacher."""
+from typing import Dict, Optional, Tuple, Union
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+
+Logits = Union[torch.Tensor, Tuple[torch.Tensor, torch.Tensor]]
+
+
+def _choose(name: str, value: str, choices: tuple):
+    if value not in choices:
+        raise ValueError(f'{name}={value!r} is unknown: choose one of '
+                         f'{choices}')
+
+
+@MODELS.register_module()
+class DistillationLoss(nn.Module):
+    r"""The loss of a distilled DeiT, as facebookresearch/deit at ``7e160fe``
+    computes it (arXiv 2012.12877, section 4).
+
+    .. math::
+        (1 - \alpha) L_{base}(z_{cls}, y) + \alpha L_{distill}(z_{dist}, z_t)
+
+    Args:
+        base_loss (dict): Any classification loss of mmpretrain, for the class
+            logits and the labels. Defaults to the reference's cross-entropy
+            with label smoothing 0.1.
+        mode (str): ``'hard'``: cross-entropy with the teacher's most probable
+            class. ``'soft'``: Kullback-Leibler divergence from the teacher's
+            distribution, times ``tau ** 2``. ``'none'``: the base loss alone,
+            not weighted; the distillation logits then learn nothing.
+            Defaults to ``'hard'``.
+        alpha (float): Weight of the teacher, in [0, 1]. Defaults to 0.5.
+        tau (float): Temperature of the soft mode, above 0. Defaults to 1.0.
+        soft_reduction (str): By what the summed divergence is divided:
+            ``'mean'`` by the batch size times the number of classes, as the
+            reference does; ``'batchmean'`` by the batch size, as timm does.
+            On ImageNet the former is 1000 times smaller.
+            Defaults to ``'mean'``.
+        distill_on (str): What the teacher supervises: ``'dist'``, the
+            distillation logits, or ``'cls'``, the class logits, for the
+            paper's distillation without a token. Defaults to ``'dist'``.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(self,
+                 base_loss: dict = dict(
+                     type='LabelSmoothLoss', label_smooth_val=.1),
+                 mode: str = 'hard',
+                 alpha: float = .5,
+                 tau: float = 1.,
+                 soft_reduction: str = 'mean',
+                 distill_on: str = 'dist'):
+        super().__init__()
+        _choose('mode', mode, ('none', 'soft', 'hard'))
+        _choose('soft_reduction', soft_reduction, ('mean', 'batchmean'))
+        _choose('distill_on', distill_on, ('dist', 'cls'))
+        if not 0 <= alpha <= 1:
+            raise ValueError(f'alpha={alpha} is not in [0, 1]')
+        if not tau > 0:
+            raise ValueError(f'tau={tau} is not above 0')
+        self.base_loss = MODELS.build(base_loss)
+        self.mode = mode
+        self.alpha = alpha
+        self.tau = tau
+        self.soft_reduction = soft_reduction
+        self.distill_on = distill_on
+
+    def forward(
+        self,
+        logits: Logits,
+        target: torch.Tensor,
+        teacher_logits: Optional[torch.Tensor] = None,
+    ) -> Dict[str, torch.Tensor]:
+        """Compute the parts of the loss.
+
+        Args:
+            logits (torch.Tensor | tuple[torch.Tensor]): Class logits (B, K)
+                or the pair (class logits, distillation logits).
+            target (torch.Tensor): Class indices (B, ) or, after mixup or
+                cutmix, class probabilities (B, K).
+            teacher_logits (torch.Tensor, optional): (B, K), without gradient.
+                Needed unless ``mode`` is ``'none'``.
+
+        Returns:
+            dict[str, torch.Tensor]: ``loss_cls`` and, unless ``mode`` is
+            ``'none'``, ``loss_distill``. They are weighted: their sum is the
+            loss.
+
+        Raises:
+            ValueError: If the teacher's logits are missing or of another
+                shape, or if there are no distillation logits to supervise.
+        """
+        cls, dist = logits if isinstance(logits, (tuple, list)) \
+            else (logits, None)
+        loss_cls = self.base_loss(_full(cls), target, avg_factor=len(cls))
+        if self.mode == 'none':
+            if dist is not None:
+                # Distributed training waits for a gradient of every
+                # parameter, if only of zeros.
+                loss_cls = loss_cls + 0 * dist.sum()
+            return dict(loss_cls=loss_cls)
+
+        if self.distill_on == 'cls':
+            # Supervised below; an idle distillation head as in mode 'none'.
+            student = cls if dist is None else cls + 0 * dist
+        elif dist is None:
+            raise ValueError(
+                f'The student gives class logits {tuple(cls.shape)} alone: '
+                'there is no distillation head to supervise. Set '
+                '`distilled=True` in the backbone, with DistillationTokenNeck '
+                "and DeiTDualHead, or `distill_on='cls'` in the loss")
+        else:
+            student = dist
+        if teacher_logits is None:
+            raise ValueError(
+                f'DistillationLoss(mode={self.mode!r}) needs a teacher, but '
+                'there is none: set `model.teacher`, or '
+                "`model.head.loss.mode='none'` to train without")
+        if teacher_logits.shape != student.shape:
+            raise ValueError(
+                f'The teacher gives logits {tuple(teacher_logits.shape)} and '
+                f'the student {tuple(student.shape)} (batch, classes): both '
+                'need the same classes')
+        loss_distill = self._distill(_full(student), _full(teacher_logits))
+        return dict(
+            loss_cls=(1 - self.alpha) * loss_cls,
+            loss_distill=self.alpha * loss_distill)
+
+    def _distill(self, student: torch.Tensor,
+                 teacher: torch.Tensor) -> torch.Tensor:
+        if self.mode == 'hard':
+            return F.cross_entropy(student, teacher.argmax(dim=1))
+        divergence = F.kl_div(
+            F.log_softmax(student / self.tau, dim=1),
+            F.log_softmax(teacher / self.tau, dim=1),
+            reduction='sum',
+            log_target=True)
+        count = student.numel() if self.soft_reduction == 'mean' \
+            else len(student)
+        return divergence * self.tau**2 / count
+
+    def extra_repr(self) -> str:
+        return (f'mode={self.mode!r}, alpha={self.alpha}, tau={self.tau}, '
+                f'soft_reduction={self.soft_reduction!r}, '
+                f'distill_on={self.distill_on!r}')
+
+
+def _full(logits: torch.Tensor) -> torch.Tensor:
+    """Half precision as float32: autocast does so on some devices only."""
+    half = logits.dtype in (torch.float16, torch.bfloat16)
+    return logits.float() if half else logits

@@ -1,0 +1,139 @@
+"""The model that a student learns from."""
+import copy
+from typing import Optional, Tuple
+
+import torch
+import torch.nn as nn
+from mmengine.logging import print_log
+from mmpretrain.models import BaseClassifier, ClsDataPreprocessor
+from mmpretrain.registry import MODELS
+
+from ..checkpoint import load_strict
+
+
+class Teacher:
+    """A frozen classifier, built when it is first asked.
+
+    It is no ``nn.Module``, so that it is in no ``state_dict``, in no
+    optimizer and in no distributed wrapper, and a copy of it (the moving
+    average of a model copies the whole model) or a pickle holds the config
+    alone. A model that is only tested or exported never asks it, so it needs
+    no weights then.
+
+    Args:
+        cfg (dict): The config of any classifier of mmpretrain
+            (``TimmClassifier`` included), with two further keys:
+
+            - ``checkpoint`` (str, optional): Its weights, a path or an
+              address; every parameter must be in it.
+            - ``data_preprocessor`` (dict, optional): ``mean``, ``std`` and
+              ``to_rgb`` of the images it was trained on. What is absent is as
+              the student has it; a timm model brings its own mean and std.
+        student_preprocessor (ClsDataPreprocessor): Where the normalisation of
+            the student's images is read.
+    """
+
+    def __init__(self, cfg: dict, student_preprocessor: nn.Module):
+        if not isinstance(cfg, dict) or 'type' not in cfg:
+            raise ValueError(
+                'teacher must be the config of a classifier, such as '
+                "dict(type='TimmClassifier', model_name='regnety_160', "
+                f"checkpoint='FILE'), but is {cfg!r}")
+        self.cfg = copy.deepcopy(cfg)
+        self.student_preprocessor = student_preprocessor
+        self.model: Optional[BaseClassifier] = None
+
+    @property
+    def num_classes(self) -> Optional[int]:
+        """The number of classes, as far as the config tells."""
+        head = self.cfg.get('head') or {}
+        return self.cfg.get('num_classes', head.get('num_classes'))
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, 'model': None}
+
+    @torch.inference_mode()
+    def _logits(self, images: torch.Tensor) -> torch.Tensor:
+        if self.flip:
+            images = images.flip(1)
+        if self.scale is not None:
+            images = images * self.scale + self.shift
+        return self.model(images, mode='tensor')
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """The logits (B, K) for images (B, 3, H, W) as the student sees
+        them."""
+        if self.model is None:
+            self._build()
+        if self.device != images.device:
+            self._to(images.device)
+        # A copy, since what is born in inference mode may not take part in
+        # a backward pass.
+        return self._logits(images).clone()
+
+    def _to(self, device: torch.device):
+        self.model.to(device)
+        if self.scale is not None:
+            self.scale, self.shift = (
+                self.scale.to(device), self.shift.to(device))
+        self.device = device
+
+    def _build(self):
+        cfg = copy.deepcopy(self.cfg)
+        checkpoint = cfg.pop('checkpoint', None)
+        # The weights that are drawn here and then replaced must not change
+        # what the student draws.
+        with torch.random.fork_rng(devices=[]):
+            model = MODELS.build(cfg)
+            if not isinstance(model, BaseClassifier):
+                raise ValueError(f'teacher {cfg["type"]} is no classifier of '
+                                 f'mmpretrain, but {type(model).__name__}')
+            if checkpoint is None:
+                model.init_weights()
+        if checkpoint is not None:
+            load_strict(model, checkpoint)
+        elif not cfg.get('pretrained') and not cfg.get('init_cfg'):
+            print_log(
+                'The teacher has no checkpoint: its weights are random',
+                logger='current',
+                level=30)
+        model.eval().requires_grad_(False)
+        self.model, self.device = model, torch.device('cpu')
+        self._match_normalisation()
+        print_log(
+            f'Teacher: {cfg["type"]} with '
+            f'{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M '
+            f'parameters, weights from {checkpoint or "its config"}, '
+            'the images '
+            f'{"as the student" if self.scale is None else "renormalised"}',
+            logger='current')
+
+    def _match_normalisation(self):
+        """From the student's mean and std to the teacher's, in one step."""
+        student, cfg = self.student_preprocessor, self.cfg.get(
+            'data_preprocessor') or {}
+        mean, std = _normalisation(student)
+        own_mean, own_std = cfg.get('mean'), cfg.get('std')
+        if own_mean is None and hasattr(self.model, 'model'):  # of timm
+            timm_cfg = getattr(self.model.model, 'pretrained_cfg', {})
+            own_mean, own_std = (
+                [255 * v for v in timm_cfg[key]] if key in timm_cfg else None
+                for key in ('mean', 'std'))
+        own_mean = mean if own_mean is None else torch.tensor(own_mean)
+        own_std = std if own_std is None else torch.tensor(own_std)
+        scale = (std / own_std).float().view(-1, 1, 1)
+        shift = ((mean - own_mean) / own_std).float().view(-1, 1, 1)
+        same = torch.allclose(scale, torch.ones(())) and \
+            torch.allclose(shift, torch.zeros(()), atol=1e-6)
+        self.scale, self.shift = (None, None) if same else (scale, shift)
+        self.flip = cfg.get('to_rgb', student.to_rgb) != student.to_rgb
+
+
+def _normalisation(
+        preprocessor: ClsDataPreprocessor
+) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Mean and std, each (3, ), in levels of 0 to 255."""
+    if not preprocessor._enable_normalize:
+        return torch.zeros(3), torch.ones(3)
+    return (preprocessor.mean.flatten().cpu().double(),
+            preprocessor.std.flatten().cpu().double())

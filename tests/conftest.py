@@ -1,0 +1,175 @@
+"""Models small enough to train in a test, and peers to compare with."""
+import copy
+import os
+import re
+
+import pytest
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.runner import Runner
+from mmpretrain.registry import DATASETS, METRICS, MODELS
+from mmpretrain.structures import DataSample
+
+import deit_plugin  # noqa: F401
+
+ARCH = dict(
+    embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64)
+NUM_CLASSES = 5
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker('gpu') and not torch.cuda.is_available():
+        pytest.skip('needs a CUDA device')
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def distilled_cfg():
+    """A distilled DeiT for 32 x 32 images, with a convolutional teacher."""
+    return copy.deepcopy(
+        dict(
+            type='DistilledClassifier',
+            backbone=dict(
+                type='DeiT', arch=ARCH, distilled=True, img_size=32,
+                patch_size=8),
+            neck=dict(type='DistillationTokenNeck'),
+            head=dict(
+                type='DeiTDualHead',
+                num_classes=NUM_CLASSES,
+                in_channels=32,
+                loss=dict(type='DistillationLoss')),
+            teacher=teacher_cfg(),
+            data_preprocessor=dict(
+                mean=[120.] * 3, std=[60.] * 3, num_classes=NUM_CLASSES)))
+
+
+def teacher_cfg(num_classes=NUM_CLASSES, **kwargs):
+    return dict(
+        type='TimmClassifier',
+        model_name='regnety_002',
+        num_classes=num_classes,
+        depth=6,
+        w0=8,
+        wa=8.,
+        wm=2.,
+        group_size=4,
+        stem_width=8,
+        output_stride=8,
+        data_preprocessor=dict(mean=[120.] * 3, std=[60.] * 3),
+        **kwargs)
+
+
+def build(cfg):
+    return MODELS.build(copy.deepcopy(cfg))
+
+
+def make_batch(size=4, side=32, num_classes=NUM_CLASSES):
+    """A batch as mmpretrain's data pipeline and collating give it."""
+    return dict(
+        inputs=torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8),
+        data_samples=[
+            DataSample().set_gt_label(i % num_classes) for i in range(size)
+        ])
+
+
+def step(model, batch):
+    """The losses of a training step, without the step."""
+    data = model.data_preprocessor(copy.deepcopy(batch), training=True)
+    return model(**data, mode='loss')
+
+
+def shuffle_weights(module):
+    """Weights of which each matters, norms and biases included."""
+    for name, parameter in module.named_parameters():
+        torch.nn.init.normal_(parameter, std=.05)
+        if re.search(r'(norm|ln)\d?\.weight$', name):
+            parameter.data += 1
+    return module
+
+
+_TIMM_NAMES = [
+    (r'^backbone\.patch_embed\.projection', 'patch_embed.proj'),
+    (r'^backbone\.ln1', 'norm'),
+    (r'^backbone\.layers', 'blocks'),
+    (r'\.ln(\d)\.', r'.norm\1.'),
+    (r'\.ffn\.layers\.0\.0\.', '.mlp.fc1.'),
+    (r'\.ffn\.layers\.1\.', '.mlp.fc2.'),
+    (r'^backbone\.', ''),
+    (r'^head\.layers\.', ''),
+]
+
+
+def to_timm(state_dict):
+    """The weights of a classifier of ours under timm's names."""
+    renamed = {}
+    for name, value in state_dict.items():
+        for pattern, new in _TIMM_NAMES:
+            name = re.sub(pattern, new, name)
+        renamed[name] = value
+    return renamed
+
+
+@DATASETS.register_module()
+class Noise(torch.utils.data.Dataset):
+    """Random images with labels, the same at each run."""
+
+    def __init__(self, size=4, side=32, num_classes=NUM_CLASSES):
+        generator = torch.Generator().manual_seed(0)
+        shape = size, 3, side, side
+        self.images = torch.randint(
+            0, 256, shape, dtype=torch.uint8, generator=generator)
+        self.num_classes = num_classes
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        sample = DataSample().set_gt_label(i % self.num_classes)
+        return dict(inputs=self.images[i], data_samples=sample)
+
+
+@METRICS.register_module()
+class Scripted(BaseMetric):
+    """An accuracy that goes as a test wants it."""
+
+    def __init__(self, values, keys=('accuracy/top1', )):
+        super().__init__()
+        self.values, self.keys = list(values), keys
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        return dict.fromkeys(self.keys, self.values.pop(0))
+
+
+def make_runner(model, work_dir, scores=(1., 3., 2., 4.), **kwargs):
+    """A runner of one epoch of two iterations for each score."""
+    loader = dict(
+        dataset=dict(type='Noise'),
+        batch_size=2,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='default_collate'))
+    checkpoint = dict(
+        type='AtomicCheckpointHook',
+        interval=1,
+        max_keep_ckpts=1,
+        save_best='auto')
+    cfg = dict(
+        model=model,
+        work_dir=str(work_dir),
+        train_dataloader=loader,
+        val_dataloader=loader,
+        train_cfg=dict(by_epoch=True, max_epochs=len(scores)),
+        val_cfg=dict(),
+        val_evaluator=dict(type='Scripted', values=scores),
+        optim_wrapper=dict(optimizer=dict(type='AdamW')),
+        default_hooks=dict(
+            checkpoint=checkpoint, finite_loss=dict(type='FiniteLossHook')),
+        default_scope='mmpretrain',
+        experiment_name=f'{work_dir.name}_{len(os.listdir(work_dir))}')
+    return Runner.from_cfg(copy.deepcopy({**cfg, **kwargs}))

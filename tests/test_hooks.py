@@ -1,0 +1,154 @@
+import os
+import os.path as osp
+
+import pytest
+import torch
+from conftest import make_runner
+
+from deit_plugin.engine.hooks import AtomicLocalBackend
+
+
+def checkpoints(folder):
+    return sorted(f for f in os.listdir(folder) if '.pth' in f)
+
+
+def test_keeps_the_last_and_the_best(distilled_cfg, tmp_path, caplog):
+    make_runner(distilled_cfg, tmp_path).train()
+    assert checkpoints(tmp_path) == [
+        'best_accuracy_top1_epoch_4.pth', 'epoch_4.pth'
+    ]
+    last = (tmp_path / 'last_checkpoint').read_text()
+    assert last == str(tmp_path / 'epoch_4.pth')
+    log, = tmp_path.glob('*/*.log')
+    assert 'Training is done: best accuracy/top1 4.00, kept in ' \
+        f'{tmp_path}/best_accuracy_top1_epoch_4.pth' in log.read_text()
+
+
+def test_several_best_metrics(distilled_cfg, tmp_path):
+    hook = dict(
+        type='AtomicCheckpointHook',
+        save_best=['accuracy/top1', 'accuracy/top1 '],
+        rule=['greater', 'less'])
+
+    evaluator = dict(
+        type='Scripted',
+        values=(1., 3., 2., 4.),
+        keys=('accuracy/top1', 'accuracy/top1 '))
+    make_runner(
+        distilled_cfg,
+        tmp_path,
+        val_evaluator=evaluator,
+        default_hooks=dict(checkpoint=hook)).train()
+    assert [f for f in checkpoints(tmp_path) if f.startswith('best')] == [
+        'best_accuracy_top1 _epoch_1.pth', 'best_accuracy_top1_epoch_4.pth'
+    ]
+
+
+WRITES = 27  # of three epochs, one of which is not the best
+
+
+class Killed(BaseException):
+    """A SIGKILL at one write to the disk: nothing after it is done."""
+
+
+@pytest.mark.parametrize('write', range(1, WRITES + 2))
+def test_a_kill_at_any_write_leaves_what_was_saved(distilled_cfg, tmp_path,
+                                                   monkeypatch, write):
+    """At each call that changes a file, in turn."""
+    count = 0
+
+    def killer(original):
+
+        def call(path, *args, **kwargs):
+            nonlocal count
+            if osp.dirname(str(path)) == str(tmp_path):
+                count += 1
+                if count >= write:  # a dead process writes nothing more
+                    raise Killed
+            return original(path, *args, **kwargs)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ('fsync', 'replace', 'remove'):
+            original = getattr(os, name)
+            if name == 'fsync':
+                patch.setattr(
+                    os, name, lambda fd, k=killer(lambda p: None), o=original:
+                    (k(osp.join(tmp_path, 'part')), o(fd)))
+            else:
+                patch.setattr(os, name, killer(original))
+        try:
+            make_runner(distilled_cfg, tmp_path, scores=(1., 3., 2.)).train()
+            done = True
+        except Killed:
+            done = False
+    assert done == (write > WRITES)  # so the test covers all of them
+
+    whole = [f for f in checkpoints(tmp_path) if f.endswith('.pth')]
+    for name in whole:
+        assert torch.load(tmp_path / name)['meta']['epoch'] >= 1
+    pointer = tmp_path / 'last_checkpoint'
+    if pointer.exists():
+        last = pointer.read_text()
+        assert osp.basename(last) in whole
+        best = torch.load(last)['message_hub']['runtime_info'].get('best_ckpt')
+        assert best is None or osp.basename(best) in whole
+        runner = make_runner(
+            distilled_cfg, tmp_path, scores=(5., 5., 5.), resume=True)
+        runner.train()
+        assert runner.epoch == 3
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / 'a.pth'
+    AtomicLocalBackend().put(b'old', path)
+
+    def full(fd):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(OSError, match='No space left'):
+        AtomicLocalBackend().put(b'new', path)
+    assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['a.pth']
+
+
+def poison(runner, iteration, key):
+    """Make a part of the loss infinite at an iteration."""
+    original = runner.model.loss
+
+    def loss(*args, **kwargs):
+        losses = original(*args, **kwargs)
+        if runner.iter == iteration:
+            losses[key] = losses[key] * float('inf')
+        return losses
+
+    runner.model.loss = loss
+
+
+def test_a_loss_that_is_not_finite_stops_training(distilled_cfg, tmp_path):
+    runner = make_runner(distilled_cfg, tmp_path)
+    poison(runner, 3, 'loss_distill')
+    with pytest.raises(
+            FloatingPointError,
+            match=r'iteration 4 \(epoch 2\).*loss inf.*loss_cls \d.*'
+            r'loss_distill inf'):
+        runner.train()
+    assert checkpoints(tmp_path) == [
+        'best_accuracy_top1_epoch_1.pth', 'epoch_1.pth'
+    ]
+    for name in checkpoints(tmp_path):
+        for value in torch.load(tmp_path / name)['state_dict'].values():
+            assert torch.isfinite(value).all()
+
+
+def test_weights_that_are_not_finite_are_not_saved(distilled_cfg, tmp_path):
+    """As after a step in which another process had the infinite loss."""
+    runner = make_runner(distilled_cfg, tmp_path)
+    runner.model.backbone.cls_token.data.fill_(float('nan'))
+    runner.model.init_weights = lambda: None
+    hook, = (h for h in runner.hooks if type(h).__name__ == 'FiniteLossHook')
+    hook.after_train_iter = lambda *args, **kwargs: None
+    with pytest.raises(FloatingPointError, match='backbone.* is not finite'):
+        runner.train()
+    assert checkpoints(tmp_path) == []
