@@ -6,16 +6,16 @@ model = dict(
     backbone=dict(
         type='DeiT',
         arch=dict(
-            embed_dims=96,
-            num_layers=6,
-            num_heads=3,
-            feedforward_channels=384),
+            embed_dims=64,
+            num_layers=4,
+            num_heads=4,
+            feedforward_channels=256),
         img_size=16,
         patch_size=4,
         drop_path_rate=.1),
     head=dict(
         type='VisionTransformerClsHead',
         num_classes=10,
-        in_channels=96,
+        in_channels=64,
         init_cfg=dict(type='TruncNormal', layer='Linear', std=.02),
         loss=dict(type='LabelSmoothLoss', label_smooth_val=.1)))

@@ -119,4 +119,5 @@ def load_strict(model: nn.Module, filename: str):
 
 
 allow_mmengine_checkpoints()
-CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+CheckpointLoader.register_scheme(
+    prefixes='', loader=load_from_local, force=True)

@@ -10,7 +10,7 @@ train_pipeline = [
     dict(
         type='RandomResizedCrop',
         scale=16,
-        crop_ratio_range=(.5, 1.),
+        crop_ratio_range=(.7, 1.),
         interpolation='bicubic'),
     dict(type='PackInputs'),
 ]
@@ -36,7 +36,7 @@ val_evaluator = dict(type='Accuracy', topk=(1, ))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 
-train_cfg = dict(by_epoch=True, max_epochs=30, val_interval=1)
+train_cfg = dict(by_epoch=True, max_epochs=50, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(

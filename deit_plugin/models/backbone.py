@@ -1,6 +1,6 @@
 """The DeiT backbone (Touvron et al. 2021, arXiv 2012.12877)."""
 import math
-from typing import Optional, Sequence, Union
+from typing import Sequence, Union
 
 import torch
 import torch.nn as nn
@@ -82,7 +82,8 @@ class DeiT(VisionTransformer):
             fit the patch size, or if a state dict is of another
             architecture.
     """
-    arch_zoo = dict(tiny=_arch(192, 3), small=_arch(384, 6), base=_arch(768, 12))
+    arch_zoo = dict(
+        tiny=_arch(192, 3), small=_arch(384, 6), base=_arch(768, 12))
 
     def __init__(self,
                  arch: Union[str, dict] = 'base',

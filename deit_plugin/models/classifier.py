@@ -1,4 +1,5 @@
 """A classifier that learns from its labels and from a teacher."""
+import logging
 from typing import Dict, List, Optional
 
 import torch
@@ -85,7 +86,7 @@ class DistilledClassifier(ImageClassifier):
                     'and a distillation head learns nothing (evaluate with '
                     "head.prediction='cls')",
                     logger='current',
-                    level=30)
+                    level=logging.WARNING)
             return
         if loss.distill_on == 'dist' and not dual \
                 and isinstance(self.head, ClsHead):

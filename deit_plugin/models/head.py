@@ -22,16 +22,18 @@ class DeiTDualHead(DeiTClsHead):
             mean of both softmaxes, as the paper writes it, returned as its
             logarithm. Set it on the command line by ``--cfg-options
             model.head.prediction=cls``. Defaults to ``'mean'``.
+        loss (dict): For training, a :class:`DistillationLoss`; by default
+            the reference's hard distillation.
         init_cfg (dict): How the weights are drawn. Defaults to a normal
             distribution of standard deviation 0.02 and zero biases.
-        **kwargs: Further arguments of mmpretrain's ``DeiTClsHead``, above all
-            ``loss``, a :class:`DistillationLoss` for training.
+        **kwargs: Further arguments of mmpretrain's ``DeiTClsHead``.
     """
 
     def __init__(self,
                  num_classes: int,
                  in_channels: int,
                  prediction: str = 'mean',
+                 loss: dict = dict(type='DistillationLoss'),
                  init_cfg: dict = dict(
                      type='TruncNormal', layer='Linear', std=.02),
                  **kwargs):
@@ -41,6 +43,7 @@ class DeiTDualHead(DeiTClsHead):
         super().__init__(
             num_classes=num_classes,
             in_channels=in_channels,
+            loss=loss,
             init_cfg=init_cfg,
             **kwargs)
         self.prediction = prediction
@@ -58,8 +61,8 @@ class DeiTDualHead(DeiTClsHead):
         if len(feats[-1]) != 2:
             raise ValueError(
                 'DeiTDualHead takes a class and a distillation token, but '
-                f'got {len(feats[-1])} feature(s): set `distilled=True` in the '
-                "backbone and `neck=dict(type='DistillationTokenNeck')`")
+                f'got {len(feats[-1])} feature(s): set `distilled=True` in '
+                "the backbone and `neck=dict(type='DistillationTokenNeck')`")
         return super().pre_logits(feats)
 
     def dual_logits(self, feats: tuple) -> Tuple[torch.Tensor, torch.Tensor]:

@@ -1,5 +1,6 @@
 """The model that a student learns from."""
 import copy
+import logging
 from typing import Optional, Tuple
 
 import torch
@@ -96,7 +97,7 @@ class Teacher:
             print_log(
                 'The teacher has no checkpoint: its weights are random',
                 logger='current',
-                level=30)
+                level=logging.WARNING)
         model.eval().requires_grad_(False)
         self.model, self.device = model, torch.device('cpu')
         self._match_normalisation()
