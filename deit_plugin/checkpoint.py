@@ -2,17 +2,23 @@
 
 mmengine 0.10.7 keeps its logs in each checkpoint as objects that
 ``torch.load(weights_only=True)``, the default since torch 2.6, does not know,
-so it cannot read its own checkpoints. Exactly these are allowed here;
-anything else in a file is still refused.
+so it cannot read its own checkpoints. Exactly these are allowed here, and the
+arguments that timm's and the reference's training scripts store; anything
+else in a file is still refused. mmengine reads what it downloads with
+``weights_only=False``; here it is read as a local file.
 """
+import argparse
+import os
 import os.path as osp
 import pickle
 import re
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
 import torch.nn as nn
-from mmengine.logging import HistoryBuffer, print_log
+from mmengine.dist import barrier, is_main_process
+from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
 # In the message with which torch refuses an object, not a damaged file.
@@ -35,7 +41,7 @@ def allow_mmengine_checkpoints():
     reconstruct = np.ndarray(0).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
     torch.serialization.add_safe_globals([
-        HistoryBuffer, np.ndarray, np.dtype, *numbers,
+        HistoryBuffer, argparse.Namespace, np.ndarray, np.dtype, *numbers,
         (_history_statistic, 'builtins.getattr'),
         # numpy 1 and 2 store the same functions under different names.
         (reconstruct, 'numpy._core.multiarray._reconstruct'),
@@ -83,6 +89,24 @@ def load_from_local(filename: str, map_location=None) -> dict:
     return checkpoint
 
 
+def load_from_http(filename: str, map_location=None, **kwargs) -> dict:
+    """Download a checkpoint once, then read it as data; mmengine's loader for
+    addresses.
+
+    Args:
+        filename (str): Address, http or https.
+        map_location: As in ``torch.load``.
+        **kwargs: Not used; for mmengine's signature.
+    """
+    folder = osp.join(torch.hub.get_dir(), 'checkpoints')
+    path = osp.join(folder, osp.basename(urlparse(filename).path))
+    if is_main_process() and not osp.exists(path):
+        os.makedirs(folder, exist_ok=True)
+        torch.hub.download_url_to_file(filename, path)
+    barrier()
+    return load_from_local(path, map_location)
+
+
 def load_strict(model: nn.Module, filename: str):
     """Fill every parameter of a model from a checkpoint.
 
@@ -92,7 +116,8 @@ def load_strict(model: nn.Module, filename: str):
             a bare state dict: whatever mmengine's ``CheckpointLoader`` opens.
 
     Raises:
-        ValueError: If a parameter is missing or has another shape.
+        ValueError: If a parameter is missing, has another shape, or is not
+            of the model.
     """
     checkpoint = CheckpointLoader.load_checkpoint(filename, 'cpu')
     for key in ('state_dict', 'model'):
@@ -107,17 +132,15 @@ def load_strict(model: nn.Module, filename: str):
         raise ValueError(f'{filename} does not fit the model: '
                          f'{error}') from error
     missing = [k for k in missing if not k.endswith('num_batches_tracked')]
-    if missing:
+    if missing or unexpected:
         raise ValueError(
             f'{filename} does not fit the model: it lacks {len(missing)} '
-            f'parameters, {missing[:5]} among them, and holds '
-            f'{sorted(state_dict)[:5]}')
-    if unexpected:
-        print_log(
-            f'{filename}: not needed and left out: {unexpected}',
-            logger='current')
+            f'parameters ({missing[:5]}) and holds {len(unexpected)} that '
+            f'are not of the model ({unexpected[:5]})')
 
 
 allow_mmengine_checkpoints()
 CheckpointLoader.register_scheme(
     prefixes='', loader=load_from_local, force=True)
+CheckpointLoader.register_scheme(
+    prefixes=('http://', 'https://'), loader=load_from_http, force=True)

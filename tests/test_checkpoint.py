@@ -1,5 +1,9 @@
+import argparse
+import functools
+import http.server
 import os
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -84,3 +88,36 @@ def test_not_a_checkpoint(tmp_path):
         load(str(tmp_path / 'tensor.pth'))
     with pytest.raises(FileNotFoundError, match="'missing.pth'"):
         load('missing.pth')
+
+
+def test_arguments_of_a_training_script_are_data(tmp_path):
+    path = str(tmp_path / 'checkpoint.pth')
+    torch.save(dict(model={}, args=argparse.Namespace(lr=.1)), path)
+    assert load(path)['args'].lr == .1
+
+
+@pytest.fixture
+def address(tmp_path, monkeypatch):
+    """A web server on this machine, and an empty cache."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    (tmp_path / 'www').mkdir()
+    handler = functools.partial(
+        http.server.SimpleHTTPRequestHandler, directory=tmp_path / 'www')
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+
+
+def test_downloads_are_read_as_data(tmp_path, address):
+    torch.save(dict(state_dict=dict(a=torch.ones(2))),
+               tmp_path / 'www' / 'good.pth')
+    assert load(f'{address}/good.pth')['state_dict']['a'].sum() == 2
+    (tmp_path / 'www' / 'good.pth').unlink()
+    load(f'{address}/good.pth')  # not downloaded again
+    marker = tmp_path / 'was_run'
+    torch.save(Evil((os.system, (f'touch {marker}', ))),
+               tmp_path / 'www' / 'evil.pth')
+    with pytest.raises(pickle.UnpicklingError, match='is refused'):
+        load(f'{address}/evil.pth')
+    assert not marker.exists()

@@ -6,6 +6,7 @@ import timm
 import torch
 from conftest import (ARCH, NUM_CLASSES, build, make_batch, make_runner,
                       shuffle_weights, step, teacher_cfg)
+from mmengine.runner.checkpoint import load_state_dict
 
 PLAIN = dict(
     type='VisionTransformerClsHead',
@@ -67,6 +68,8 @@ def test_losses_are_those_of_the_parts(distilled_cfg):
 @pytest.mark.parametrize('to_rgb', [None, False, True])
 def test_teacher_of_another_normalisation(distilled_cfg, to_rgb):
     mean, std = [10., 20., 30.], [40., 50., 60.]
+    distilled_cfg['data_preprocessor'].update(
+        mean=[100., 110., 120.], std=[70., 80., 90.])
     own = dict(mean=mean, std=std)
     distilled_cfg['teacher']['data_preprocessor'] = {
         **own, **({} if to_rgb is None else dict(to_rgb=to_rgb))
@@ -82,6 +85,18 @@ def test_teacher_of_another_normalisation(distilled_cfg, to_rgb):
         / torch.tensor(std).view(-1, 1, 1)
     torch.testing.assert_close(
         seen['teacher'].double(), expected, atol=1e-5, rtol=0)
+
+
+def test_teacher_of_the_other_channel_order_alone(distilled_cfg):
+    distilled_cfg['data_preprocessor'].update(
+        mean=[100., 110., 120.], std=[70., 80., 90.], to_rgb=True)
+    distilled_cfg['teacher']['data_preprocessor'] = dict(
+        mean=[120., 110., 100.], std=[90., 80., 70.], to_rgb=False)
+    model = build(distilled_cfg)
+    seen, batch = spy(model), make_batch()
+    step(model.train(), batch)
+    assert model.teacher.scale is None
+    assert torch.equal(seen['teacher'], seen['student'].flip(1))
 
 
 def test_timm_teacher_brings_its_normalisation(distilled_cfg):
@@ -184,8 +199,12 @@ def test_prediction_needs_no_teacher(distilled_cfg):
     predictions = model.test_step(copy.deepcopy(batch))
     assert len(predictions) == 4 and model.teacher.model is None
     model.forward(batch['inputs'].float(), mode='tensor')
-    exported = torch.export.export(model, (torch.randn(2, 3, 32, 32), ))
+    exported = torch.export.export(
+        model, (torch.randn(2, 3, 32, 32), ),
+        dynamic_shapes=((dict([(0, torch.export.Dim('batch'))]), )))
     assert not any('teacher' in n for n in exported.state_dict)
+    images = torch.randn(3, 3, 32, 32)
+    torch.testing.assert_close(exported.module()(images), model(images))
     with pytest.raises(FileNotFoundError, match='nowhere/teacher.pth'):
         step(model.train(), batch)
 
@@ -234,6 +253,7 @@ def test_mmpretrain_checkpoint(distilled_cfg, tmp_path):
 
 @pytest.mark.parametrize('spoil, message', [
     (lambda s: s.pop('head.fc.bias'), 'lacks 1 parameters.*head.fc.bias'),
+    (lambda s: s.update(extra=torch.zeros(1)), 'holds 1 that.*extra'),
     (lambda s: s.update({'head.fc.bias': torch.zeros(9)}), 'size mismatch'),
 ])
 def test_teacher_checkpoint_that_does_not_fit(distilled_cfg, tmp_path, spoil,
@@ -296,7 +316,7 @@ def test_trains_without_any_distillation(distilled_cfg):
      'DeiTDualHead needs a distillation token, but DeiT has 1'),
     (dict(head=dict(PLAIN, loss=dict(type='DistillationLoss'))),
      'the head is VisionTransformerClsHead'),
-    (dict(head=PLAIN), 'but head.loss is CrossEntropyLoss'),
+    (dict(head=PLAIN), 'head.loss is CrossEntropyLoss, which asks none'),
     (dict(teacher=teacher_cfg(num_classes=7)),
      'student has 5 classes and the teacher 7'),
     (dict(teacher='regnety_160'), "config of a classifier.*'regnety_160'"),
@@ -312,9 +332,57 @@ def test_wrong_pairs_fail_at_build(distilled_cfg, change, message):
     (dict(type='TimmClassifier', model_name='resnet10t'),
      r'\(4, 1000\) and the student \(4, 5\)'),
     (dict(type='GlobalAveragePooling'), 'is no classifier'),
+    (dict(type='ImageClassifier', backbone=dict(type='DeiT', arch=ARCH)),
+     'gives no logits'),
 ])
 def test_wrong_pairs_fail_at_the_first_step(distilled_cfg, teacher, message):
     distilled_cfg['teacher'] = teacher
     model = build(distilled_cfg).train()
     with pytest.raises(ValueError, match=message):
         step(model, make_batch())
+
+
+@pytest.mark.parametrize('change, lacks', [
+    (dict(backbone=dict(distilled=False), neck=None, head=PLAIN,
+          teacher=None), 'backbone.dist_token.*head_dist'),
+    (dict(head=dict(num_classes=7), teacher=None), 'head.layers.head.weight'),
+])
+def test_a_half_filled_model_does_not_predict(distilled_cfg, change, lacks):
+    """mmengine only warns of what a checkpoint lacks."""
+    other = copy.deepcopy(distilled_cfg)
+    for key, value in change.items():
+        if isinstance(value, dict) and 'type' not in value:
+            other[key].update(value)
+        else:
+            other[key] = value
+    state_dict = build(other).state_dict()
+    model = build(distilled_cfg)
+    load_state_dict(model, build(distilled_cfg).state_dict())
+    model.eval().test_step(make_batch())
+    load_state_dict(model, state_dict)
+    with pytest.raises(RuntimeError, match=f'did not fill.*{lacks}'):
+        model.test_step(make_batch())
+    step(model.train(), make_batch())
+    model.eval().test_step(make_batch())  # as after fine-tuning
+
+
+def test_resume_with_a_moving_average(distilled_cfg, tmp_path):
+    kwargs = dict(custom_hooks=[dict(type='EMAHook', momentum=.1)])
+    make_runner(distilled_cfg, tmp_path, scores=(1., ), **kwargs).train()
+    runner = make_runner(
+        distilled_cfg, tmp_path, scores=(1., 2.), resume=True, **kwargs)
+    runner.train()
+    assert runner.epoch == 2
+    stored = torch.load(tmp_path / 'epoch_2.pth')
+    for name, value in runner.model.state_dict().items():
+        averaged = stored['state_dict'][name]  # what mim test evaluates
+        assert torch.equal(stored['ema_state_dict'][f'module.{name}'], value)
+        assert not torch.equal(averaged, value) or 'bias' in name, name
+
+
+def test_compiled_student(distilled_cfg):
+    model = build(distilled_cfg).train()
+    batch = make_batch()
+    expected = step(model, batch)
+    model.backbone = torch.compile(model.backbone, backend='eager')
+    torch.testing.assert_close(step(model, batch), expected)

@@ -100,6 +100,12 @@ def test_a_kill_at_any_write_leaves_what_was_saved(distilled_cfg, tmp_path,
         assert runner.epoch == 3
 
 
+def test_what_a_killed_write_left_is_removed(distilled_cfg, tmp_path):
+    (tmp_path / 'epoch_9.pth.part').write_bytes(b'half')
+    make_runner(distilled_cfg, tmp_path, scores=(1., )).train()
+    assert not list(tmp_path.glob('*.part'))
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / 'a.pth'
     AtomicLocalBackend().put(b'old', path)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from conftest import ARCH, build
+from mmpretrain.structures import DataSample
 
 
 def backbone(**kwargs):
@@ -8,10 +9,11 @@ def backbone(**kwargs):
         dict(type='DeiT', arch=ARCH, img_size=32, patch_size=8, **kwargs))
 
 
+@pytest.mark.parametrize('width', [48, 56])  # 4 x 6 = 5 x 5 - 1 patches
 @pytest.mark.parametrize('out_type', ['raw', 'cls_token'])
-def test_neck_hands_on_both_tokens_or_one(out_type):
+def test_neck_hands_on_both_tokens_or_one(out_type, width):
     feats = backbone(distilled=True, out_type=out_type)(
-        torch.randn(2, 3, 32, 56))
+        torch.randn(2, 3, 32, width))
     cls, dist = build(dict(type='DistillationTokenNeck'))(feats)
     tokens = feats[-1]
     expected = (tokens[:, 0], tokens[:, 1]) if out_type == 'raw' else tokens
@@ -22,11 +24,22 @@ def test_neck_hands_on_both_tokens_or_one(out_type):
         assert torch.equal(alone, expected[i])
 
 
+@pytest.mark.parametrize('width', [32, 56])
 @pytest.mark.parametrize('out_type', ['raw', 'cls_token', 'avg_featmap'])
-def test_neck_refuses_a_backbone_without_the_token(out_type):
-    feats = backbone(out_type=out_type)(torch.randn(2, 3, 32, 32))
+def test_neck_refuses_a_backbone_without_the_token(out_type, width):
+    feats = backbone(out_type=out_type)(torch.randn(2, 3, 32, width))
     with pytest.raises(ValueError, match='no distillation token.*distilled='):
         build(dict(type='DistillationTokenNeck'))(feats)
+
+
+def test_neck_with_a_backbone_of_mmpretrain():
+    neck = build(dict(type='DistillationTokenNeck'))
+    images = torch.randn(1, 3, 224, 224)
+    cfg = dict(arch='deit-tiny', out_type='raw')
+    tokens = build(dict(type='DistilledVisionTransformer', **cfg))(images)
+    assert torch.equal(neck(tokens)[1], tokens[0][:, 1])
+    with pytest.raises(ValueError, match='no distillation token.*197'):
+        neck(build(dict(type='VisionTransformer', **cfg))(images))
 
 
 def test_classic_fine_tuning_without_distillation():
@@ -88,5 +101,22 @@ def test_wrong_use():
     head = build(dict(type='DeiTDualHead', num_classes=4, in_channels=32))
     with pytest.raises(ValueError, match='got 1 feature'):
         head((torch.randn(3, 32), ))
-    with pytest.raises(RuntimeError, match='DistilledClassifier'):
+    with pytest.raises(ValueError, match='under the DistilledClassifier'):
         head.loss((torch.randn(3, 32), torch.randn(3, 32)), [])
+
+
+def test_both_heads_learn_from_labels_alone():
+    head = build(
+        dict(
+            type='DeiTDualHead',
+            num_classes=4,
+            in_channels=32,
+            loss=dict(type='CrossEntropyLoss'))).train()
+    feats = torch.randn(3, 32), torch.randn(3, 32)
+    samples = [DataSample().set_gt_label(i) for i in range(3)]
+    cls, dist = head(feats)
+    expected = torch.nn.functional.cross_entropy((cls + dist) / 2,
+                                                 torch.arange(3))
+    torch.testing.assert_close(head.loss(feats, samples)['loss'], expected)
+    scores = torch.stack([s.pred_score for s in head.predict(feats)])
+    torch.testing.assert_close(scores, ((cls + dist) / 2).softmax(1))

@@ -1,4 +1,5 @@
 """Hooks that keep a training run's results safe."""
+import glob
 import os
 import os.path as osp
 
@@ -7,6 +8,8 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
 from mmpretrain.registry import HOOKS
+
+PARTIAL = '.part'  # what a killed write leaves, until the next run
 
 
 @register_backend('atomic_local')
@@ -17,7 +20,7 @@ class AtomicLocalBackend(LocalBackend):
         """Write bytes beside the file, then put them in its place."""
         filepath = os.fspath(filepath)
         os.makedirs(osp.dirname(osp.abspath(filepath)), exist_ok=True)
-        partial = f'{filepath}.{os.getpid()}.part'
+        partial = filepath + PARTIAL
         try:
             with open(partial, 'wb') as file:
                 file.write(obj)
@@ -44,7 +47,8 @@ class AtomicCheckpointHook(CheckpointHook):
     """
 
     def __init__(self, **kwargs):
-        kwargs.setdefault('backend_args', dict(backend='atomic_local'))
+        if 'file_client_args' not in kwargs:
+            kwargs.setdefault('backend_args', dict(backend='atomic_local'))
         super().__init__(**kwargs)
 
     def _save_checkpoint_with_step(self, runner, step, meta):
@@ -65,6 +69,7 @@ class AtomicCheckpointHook(CheckpointHook):
             save_param_scheduler=self.save_param_scheduler,
             meta=meta,
             by_epoch=self.by_epoch,
+            file_client_args=self.file_client_args,
             backend_args=self.backend_args,
             **self.args)
         if not is_main_process():
@@ -101,6 +106,16 @@ class AtomicCheckpointHook(CheckpointHook):
     def _remove(self, path: str):
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
+        elif self.file_backend.isdir(path):  # DeepSpeed's are folders
+            self.file_backend.rmtree(path)
+
+    def before_train(self, runner) -> None:
+        """Find the folder, and remove what a killed write left there."""
+        super().before_train(runner)
+        if is_main_process():
+            for path in glob.glob(
+                    osp.join(glob.escape(self.out_dir), '*' + PARTIAL)):
+                os.remove(path)
 
     def after_train(self, runner) -> None:
         """Publish as ``CheckpointHook`` does, and say what was reached."""

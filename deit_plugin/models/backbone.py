@@ -219,13 +219,17 @@ class DeiT(VisionTransformer):
             x (torch.Tensor): Normalised images (B, in_channels, H, W).
 
         Returns:
-            tuple: One entry for each of ``out_indices``, see ``out_type``.
+            tuple: One entry for each of ``out_indices``, in the order of the
+            layers; see ``out_type``.
         """
         self._check_fit('image', x.shape[-2:], self.patch_size)
-        x, grid = self.patch_embed(x)  # (B, N, C)
-        tokens = [self.cls_token.expand(len(x), -1, -1)]
+        return self._encode(*self.patch_embed(x))
+
+    def _encode(self, x: torch.Tensor, grid: Sequence[int]) -> tuple:
+        """``forward`` from the patch embeddings (B, N, C) of a grid on."""
+        tokens = [self.cls_token.expand(x.shape[0], -1, -1)]
         if self.distilled:
-            tokens.append(self.dist_token.expand(len(x), -1, -1))
+            tokens.append(self.dist_token.expand(x.shape[0], -1, -1))
         x = torch.cat([*tokens, x], dim=1)  # (B, 1+N or 2+N, C)
         x = x + resize_pos_embed(
             self.pos_embed,
@@ -250,6 +254,9 @@ class DeiT(VisionTransformer):
     def _format_output(self, x: torch.Tensor, hw: Sequence[int]):
         if self.out_type == 'cls_token' and self.distilled:
             return x[:, 0], x[:, 1]
+        if self.out_type == 'raw' and not torch.compiler.is_compiling():
+            # So that DistillationTokenNeck knows what the tokens are.
+            x.num_extra_tokens = self.num_extra_tokens
         return super()._format_output(x, hw)
 
     def get_layer_depth(self, param_name: str, prefix: str = ''):
@@ -272,19 +279,28 @@ class DeiT(VisionTransformer):
             for name, value in nn.Module.state_dict(self).items()
         }
         given = {k for k in state_dict if k.startswith(prefix)}
-        optional = {prefix + 'dist_token'}  # of the other variant
+        mask = prefix + 'mask_token'
+        optional = {prefix + 'dist_token', mask}  # of the other variants
         optional |= {k for k in own if k.startswith(prefix + 'ln2.')}
         missing = sorted(own.keys() - given - optional)
         unknown = sorted(given - own.keys() - optional)
         if prefix == '':  # without a prefix, keys of a whole model show up
             unknown = []
+        if any('.lora_' in k for k in own):
+            missing = []  # mmpretrain's LoRAModel stores its own part alone
         if missing or unknown:
             raise ValueError(
                 'The state dict is not of this DeiT '
                 f'({self.num_layers} layers, width {self.embed_dims}): of '
                 f'its {len(own)} keys it lacks {_some(missing)}; not known '
                 f'here are {_some(unknown)}')
-        self._fit_pos_embed(state_dict, prefix)
+        if mask in state_dict and mask not in own:
+            print_log(
+                f'{mask} is left out: only MaskedDeiT has one',
+                logger='current')
+            del state_dict[mask]
+        if prefix + 'pos_embed' in state_dict:
+            self._fit_pos_embed(state_dict, prefix)
         wrong = [
             f'{k} {tuple(state_dict[k].shape)}, here {tuple(shape)}'
             for k, shape in own.items()
@@ -305,6 +321,11 @@ class DeiT(VisionTransformer):
         num_patches = pos_embed.shape[1] - extra
         if num_patches == self.pos_embed.shape[1] - self.num_extra_tokens:
             grid = self.patch_resolution
+            if grid[0] != grid[1]:
+                print_log(
+                    f'{name}: its {num_patches} positions are taken for a '
+                    f'grid of {grid[0]} x {grid[1]}, as here',
+                    logger='current')
         else:
             side = math.isqrt(num_patches)
             if side * side != num_patches:

@@ -57,6 +57,8 @@ class DistilledClassifier(ImageClassifier):
             else Teacher(teacher, self.data_preprocessor)
         self._check_tokens()
         self._check_loss()
+        self._not_filled = []  # what a checkpoint lacked
+        self._register_load_state_dict_pre_hook(self._note_not_filled)
 
     def _check_tokens(self):
         tokens = getattr(self.backbone, 'num_extra_tokens', None)
@@ -72,21 +74,19 @@ class DistilledClassifier(ImageClassifier):
         loss = getattr(self.head, 'loss_module', None)
         dual = isinstance(self.head, DeiTDualHead)
         if not isinstance(loss, DistillationLoss):
-            if dual or self.teacher is not None:
+            if self.teacher is not None:
                 raise ValueError(
-                    'DistilledClassifier trains a DeiTDualHead or with a '
-                    'teacher by a DistillationLoss, but head.loss is '
-                    f'{type(loss).__name__}: set '
+                    'DistilledClassifier has a teacher, but head.loss is '
+                    f'{type(loss).__name__}, which asks none: set '
                     "`head.loss=dict(type='DistillationLoss')`")
             return
+        if dual and (loss.mode == 'none' or loss.distill_on == 'cls'):
+            print_log(
+                f'{loss} leaves the distillation head untrained: evaluate '
+                "with head.prediction='cls'",
+                logger='current',
+                level=logging.WARNING)
         if loss.mode == 'none':
-            if dual or self.teacher is not None:
-                print_log(
-                    "DistillationLoss has mode='none': no teacher is asked, "
-                    'and a distillation head learns nothing (evaluate with '
-                    "head.prediction='cls')",
-                    logger='current',
-                    level=logging.WARNING)
             return
         if loss.distill_on == 'dist' and not dual \
                 and isinstance(self.head, ClsHead):
@@ -100,6 +100,28 @@ class DistilledClassifier(ImageClassifier):
                 raise ValueError(
                     f'The student has {own} classes and the teacher '
                     f'{other}: set `num_classes` of both to that of the data')
+
+    def _note_not_filled(self, state_dict: dict, prefix: str, *args):
+        self._not_filled = [
+            name for name, value in self.state_dict().items()
+            if prefix + name not in state_dict or
+            (state_dict[prefix + name].shape != value.shape
+             and name != 'backbone.pos_embed')
+        ]
+
+    def predict(self, inputs: torch.Tensor, *args, **kwargs) -> list:
+        """As ``ImageClassifier``.
+
+        Raises:
+            RuntimeError: If a checkpoint was loaded that did not fill the
+                model, as for fine-tuning, and no training followed.
+        """
+        if self._not_filled:
+            raise RuntimeError(
+                f'The checkpoint did not fill {self._not_filled}: what they '
+                'hold is random. Train first, or load a checkpoint of this '
+                'model, with as many classes and the same tokens')
+        return super().predict(inputs, *args, **kwargs)
 
     def loss(self, inputs: torch.Tensor,
              data_samples: List[DataSample]) -> Dict[str, torch.Tensor]:
@@ -116,6 +138,7 @@ class DistilledClassifier(ImageClassifier):
             on how many of the images, in percent, the teacher is right (its
             first class is the heaviest label) and agrees with the student.
         """
+        self._not_filled = []
         if not isinstance(self.head.loss_module, DistillationLoss):
             return super().loss(inputs, data_samples)
         feats = self.extract_feat(inputs)

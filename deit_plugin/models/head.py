@@ -5,6 +5,8 @@ import torch
 from mmpretrain.models import DeiTClsHead
 from mmpretrain.registry import MODELS
 
+from .loss import DistillationLoss
+
 PREDICTIONS = ('mean', 'cls', 'dist', 'mean_softmax')
 
 
@@ -22,8 +24,9 @@ class DeiTDualHead(DeiTClsHead):
             mean of both softmaxes, as the paper writes it, returned as its
             logarithm. Set it on the command line by ``--cfg-options
             model.head.prediction=cls``. Defaults to ``'mean'``.
-        loss (dict): For training, a :class:`DistillationLoss`; by default
-            the reference's hard distillation.
+        loss (dict): For training with a teacher a :class:`DistillationLoss`,
+            by default the reference's hard distillation; else any
+            classification loss of mmpretrain, see :meth:`loss`.
         init_cfg (dict): How the weights are drawn. Defaults to a normal
             distribution of standard deviation 0.02 and zero biases.
         **kwargs: Further arguments of mmpretrain's ``DeiTClsHead``.
@@ -76,20 +79,36 @@ class DeiTDualHead(DeiTClsHead):
     ) -> Union[torch.Tensor, Tuple[torch.Tensor, torch.Tensor]]:
         """Both logits (B, K) in training; what ``prediction`` names, (B, K),
         in evaluation."""
-        if self.training:
-            return self.dual_logits(feats)
+        return self.dual_logits(feats) if self.training \
+            else self.fused_logits(feats)
+
+    def fused_logits(self, feats: tuple) -> torch.Tensor:
+        """What ``prediction`` names, (B, K)."""
         if self.prediction in ('cls', 'dist'):  # the other is not computed
             cls, dist = self.pre_logits(feats)
             return self.layers.head(cls) if self.prediction == 'cls' \
                 else self.layers.head_dist(dist)
         return fuse(*self.dual_logits(feats), self.prediction)
 
+    def predict(self, feats: tuple, data_samples: list = None) -> list:
+        """As mmpretrain's heads, in training mode too."""
+        return self._get_predictions(self.fused_logits(feats), data_samples)
+
     def loss(self, feats: tuple, data_samples: list, **kwargs) -> dict:
-        raise RuntimeError(
-            'DeiTDualHead is trained by the DistilledClassifier: set '
-            "`model.type='DistilledClassifier'`, or train one classifier "
-            "alone with `neck=dict(type='DistillationTokenNeck', "
-            "token='cls')` and any mmpretrain head")
+        """Train both heads by the labels alone, on the mean of their logits.
+
+        That is what the reference's fine-tuning does with a distilled model,
+        for it keeps the model in eval mode. With a teacher, or to train the
+        heads apart, use :class:`DistilledClassifier`.
+        """
+        if isinstance(self.loss_module, DistillationLoss):
+            raise ValueError(
+                'DeiTDualHead trains by a DistillationLoss under the '
+                "DistilledClassifier: set `model.type='DistilledClassifier'`, "
+                "or a loss for the labels, such as `head.loss=dict("
+                "type='LabelSmoothLoss', label_smooth_val=.1)`")
+        logits = fuse(*self.dual_logits(feats))
+        return self._get_loss(logits, data_samples, **kwargs)
 
 
 def fuse(cls: torch.Tensor, dist: torch.Tensor,

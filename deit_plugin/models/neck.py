@@ -15,10 +15,11 @@ class DistillationTokenNeck(BaseModule):
     """Takes the class and the distillation token out of a backbone's tokens.
 
     The backbone may hand on just these two (``out_type='cls_token'``) or all
-    its tokens (``'raw'``). Only its last stage is used. All tokens in one
-    tensor do not say what they are: if they are one more than a square
-    number, they are taken for a class token and a square image without the
-    other token, and refused.
+    its tokens (``'raw'``). Only its last stage is used. All tokens of
+    :class:`DeiT` say whether the distillation token is among them. Those of
+    another backbone do not: if they are one more than a square number, they
+    are taken for a class token and the patches of a square image, and
+    refused.
 
     Args:
         token (str): ``'both'`` hands on ``(cls, dist)``, for
@@ -63,11 +64,13 @@ class DistillationTokenNeck(BaseModule):
                 'where tokens (B, 2 + N, C) or a pair (cls, dist) belong: '
                 f'{_MEND}')
         side = math.isqrt(shape[1] - 1)
-        if side * side == shape[1] - 1:
+        extra = getattr(tokens, 'num_extra_tokens',
+                        1 if side * side == shape[1] - 1 else 2)
+        if extra < 2:
             raise ValueError(
                 'DistillationTokenNeck got no distillation token: the '
-                f'{shape[1]} tokens of the backbone look like a class token '
-                f'and {side} x {side} patches. To mend it, {_MEND}; if the '
-                'backbone has the token and the image is not square, let it '
-                "hand the token on by `out_type='cls_token'`")
+                f'{shape[1]} tokens of the backbone are a class token and '
+                f'{shape[1] - 1} patches. To mend it, {_MEND}; if a backbone '
+                'other than DeiT has the token and the image is not square, '
+                "let it hand it on by `out_type='cls_token'`")
         return tokens[:, 0], tokens[:, 1]

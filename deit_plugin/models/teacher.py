@@ -6,7 +6,8 @@ from typing import Optional, Tuple
 import torch
 import torch.nn as nn
 from mmengine.logging import print_log
-from mmpretrain.models import BaseClassifier, ClsDataPreprocessor
+from mmpretrain.models import (BaseClassifier, ClsDataPreprocessor,
+                               TimmClassifier)
 from mmpretrain.registry import MODELS
 
 from ..checkpoint import load_strict
@@ -27,9 +28,10 @@ class Teacher:
 
             - ``checkpoint`` (str, optional): Its weights, a path or an
               address; every parameter must be in it.
-            - ``data_preprocessor`` (dict, optional): ``mean``, ``std`` and
-              ``to_rgb`` of the images it was trained on. What is absent is as
-              the student has it; a timm model brings its own mean and std.
+            - ``data_preprocessor`` (dict, optional): ``mean``, ``std`` (in
+              levels of 0 to 255, in the order of the channels) and ``to_rgb``
+              of the images it was trained on. What is absent is as the
+              student has it; a timm model brings its own mean and std.
         student_preprocessor (ClsDataPreprocessor): Where the normalisation of
             the student's images is read.
     """
@@ -55,11 +57,17 @@ class Teacher:
 
     @torch.inference_mode()
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
+        images = images.float()  # no copy, unless the student is not float32
         if self.flip:
             images = images.flip(1)
         if self.scale is not None:
             images = images * self.scale + self.shift
-        return self.model(images, mode='tensor')
+        logits = self.model(images, mode='tensor')
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+            raise ValueError(
+                f'The teacher {self.cfg["type"]} gives no logits (B, K), but '
+                f'{type(logits).__name__}: it needs a classification head')
+        return logits
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """The logits (B, K) for images (B, 3, H, W) as the student sees
@@ -113,21 +121,22 @@ class Teacher:
         """From the student's mean and std to the teacher's, in one step."""
         student, cfg = self.student_preprocessor, self.cfg.get(
             'data_preprocessor') or {}
+        self.flip = cfg.get('to_rgb', student.to_rgb) != student.to_rgb
         mean, std = _normalisation(student)
-        own_mean, own_std = cfg.get('mean'), cfg.get('std')
-        if own_mean is None and hasattr(self.model, 'model'):  # of timm
+        if self.flip:
+            mean, std = mean.flip(0), std.flip(0)
+        own = dict(mean=mean, std=std)
+        if isinstance(self.model, TimmClassifier):
             timm_cfg = getattr(self.model.model, 'pretrained_cfg', {})
-            own_mean, own_std = (
-                [255 * v for v in timm_cfg[key]] if key in timm_cfg else None
-                for key in ('mean', 'std'))
-        own_mean = mean if own_mean is None else torch.tensor(own_mean)
-        own_std = std if own_std is None else torch.tensor(own_std)
+            own.update((key, 255 * torch.tensor(timm_cfg[key]))
+                       for key in own if key in timm_cfg)
+        own.update((key, torch.tensor(cfg[key])) for key in own if key in cfg)
+        own_mean, own_std = own['mean'], own['std']
         scale = (std / own_std).float().view(-1, 1, 1)
         shift = ((mean - own_mean) / own_std).float().view(-1, 1, 1)
         same = torch.allclose(scale, torch.ones(())) and \
             torch.allclose(shift, torch.zeros(()), atol=1e-6)
         self.scale, self.shift = (None, None) if same else (scale, shift)
-        self.flip = cfg.get('to_rgb', student.to_rgb) != student.to_rgb
 
 
 def _normalisation(
