@@ -1,3 +1,6 @@
 from .hooks import AtomicCheckpointHook, FiniteLossHook
+from .schedule import DeiTLR, GlobalBatchHook
 
-__all__ = ['AtomicCheckpointHook', 'FiniteLossHook']
+__all__ = [
+    'AtomicCheckpointHook', 'DeiTLR', 'FiniteLossHook', 'GlobalBatchHook'
+]

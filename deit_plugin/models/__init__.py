@@ -1,10 +1,12 @@
 from .backbone import DeiT
 from .classifier import DistilledClassifier
+from .data_preprocessor import DeiTDataPreprocessor
 from .head import DeiTDualHead
 from .loss import DistillationLoss
+from .masked import MaskedDeiT
 from .neck import DistillationTokenNeck
 
 __all__ = [
-    'DeiT', 'DistilledClassifier', 'DeiTDualHead', 'DistillationLoss',
-    'DistillationTokenNeck'
+    'DeiT', 'DeiTDataPreprocessor', 'DeiTDualHead', 'DistillationLoss',
+    'DistillationTokenNeck', 'DistilledClassifier', 'MaskedDeiT'
 ]

@@ -1,0 +1,14 @@
+# DeiT-B. Smaller ones change `arch` and the head's `in_channels`.
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(type='DeiT', arch='base', drop_path_rate=.1),
+    head=dict(
+        type='VisionTransformerClsHead',
+        num_classes=1000,
+        in_channels=768,
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=.02),
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=.1)),
+    train_cfg=dict(augments=[
+        dict(type='Mixup', alpha=.8),
+        dict(type='CutMix', alpha=1.),
+    ]))

@@ -1,0 +1,54 @@
+"""What happens to a batch of images before the model sees it."""
+from typing import Tuple
+
+import torch
+from mmpretrain.models import ClsDataPreprocessor
+from mmpretrain.registry import MODELS
+from timm.data.random_erasing import RandomErasing
+
+
+@MODELS.register_module()
+class DeiTDataPreprocessor(ClsDataPreprocessor):
+    """mmpretrain's ``ClsDataPreprocessor`` with random erasing where the
+    reference has it: after normalisation and before mixup and cutmix.
+
+    A box is filled with values from N(0, 1), each pixel and channel its own.
+    mmpretrain's transform erases before normalisation, so its values are
+    clipped to the range of a pixel.
+
+    Args:
+        erasing (float): The probability that a box of an image is erased, in
+            [0, 1]. Its area is 0.02 to 1/3 of the image, the logarithm of its
+            aspect ratio uniform in +-log(0.3). Defaults to 0.
+        **kwargs: As for ``ClsDataPreprocessor``.
+
+    Raises:
+        ValueError: If the probability is not in [0, 1].
+    """
+
+    def __init__(self, erasing: float = 0., **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= erasing <= 1:
+            raise ValueError(f'erasing={erasing} is not in [0, 1]')
+        self._erasing = RandomErasing(erasing, mode='pixel', max_count=1)
+        self._mix = self.batch_augments
+        if self._mix is not None:
+            self.batch_augments = self._erase_and_mix
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """As ``ClsDataPreprocessor``, erasing in training."""
+        data = super().forward(data, training)
+        if training and self._mix is None:
+            self._erase(data['inputs'])
+        return data
+
+    def _erase_and_mix(
+            self, inputs: torch.Tensor,
+            scores: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        self._erase(inputs)
+        return self._mix(inputs, scores)
+
+    def _erase(self, inputs: torch.Tensor):
+        if self._erasing.probability > 0:
+            self._erasing.device = inputs.device
+            self._erasing(inputs)  # in place: they are this batch's alone
