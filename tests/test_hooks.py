@@ -1,9 +1,11 @@
+import copy
 import os
 import os.path as osp
+import re
 
 import pytest
 import torch
-from conftest import make_runner
+from conftest import build, make_runner
 
 from deit_plugin.engine.hooks import AtomicLocalBackend
 
@@ -158,3 +160,48 @@ def test_weights_that_are_not_finite_are_not_saved(distilled_cfg, tmp_path):
     with pytest.raises(FloatingPointError, match='backbone.* is not finite'):
         runner.train()
     assert checkpoints(tmp_path) == []
+
+
+@pytest.mark.parametrize('change, lacks', [
+    (dict(backbone=dict(distilled=False), neck=None, head=dict(
+        type='VisionTransformerClsHead', num_classes=5, in_channels=32),
+          teacher=None), 'backbone.dist_token.*head_dist'),
+    (dict(head=dict(num_classes=7, type='DeiTDualHead'), teacher=None),
+     'head.layers.head.weight'),
+])
+def test_a_checkpoint_that_does_not_fill_the_model(distilled_cfg, tmp_path,
+                                                   change, lacks):
+    """mmengine only warns of what a checkpoint lacks."""
+    other = copy.deepcopy(distilled_cfg)
+    other['backbone'].update(change.get('backbone', {}))
+    if 'neck' in change:
+        other.update(neck=None, head=change['head'])
+    other['head'].update(change['head'])
+    other['teacher'] = None
+    path = str(tmp_path / 'other.pth')
+    torch.save(dict(state_dict=build(other).state_dict(), meta={}), path)
+
+    def runner(**kwargs):
+        return make_runner(
+            distilled_cfg, tmp_path, scores=(1., ),
+            custom_hooks=[dict(type='FilledModelHook')], load_from=path,
+            **kwargs)
+
+    loader = dict(
+        dataset=dict(type='Noise'), batch_size=2,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='default_collate'))
+    evaluate = dict(
+        test_dataloader=loader, test_cfg=dict(),
+        test_evaluator=dict(type='Scripted', values=[1.]))
+    with pytest.raises(ValueError, match=f'does not fill.*{lacks}'):
+        runner(**evaluate).test()
+    with pytest.raises(ValueError, match='does not fill'):
+        runner(resume=True).train()
+    tuned = runner()
+    tuned.train()  # to fine-tune
+    log = max(tmp_path.glob('*/*.log'), key=osp.getmtime).read_text()
+    assert re.search(f'Not filled by the checkpoint, newly drawn.*{lacks}',
+                     log)
+    torch.save(dict(state_dict=tuned.model.state_dict(), meta={}), path)
+    runner(**evaluate).test()

@@ -1,4 +1,6 @@
 """What a user gets by importing the package, from anywhere."""
+import os.path as osp
+import re
 import subprocess
 import sys
 import textwrap
@@ -12,6 +14,8 @@ from mmengine.registry import MODELS as ROOT
 from mmengine.registry import Registry
 from mmpretrain.registry import DATASETS, HOOKS, MODELS
 
+ROOT_FOLDER = osp.dirname(osp.dirname(osp.abspath(__file__)))
+
 
 def run(code, folder):
     return subprocess.run([sys.executable, '-c', textwrap.dedent(code)],
@@ -20,7 +24,8 @@ def run(code, folder):
 
 def test_all_parts_are_registered():
     for name in ('DeiT', 'DistillationTokenNeck', 'DeiTDualHead',
-                 'DistillationLoss', 'DistilledClassifier'):
+                 'DistillationLoss', 'DistilledClassifier', 'MaskedDeiT',
+                 'DeiTDataPreprocessor'):
         assert MODELS.get(name).__module__.startswith('deit_plugin')
     for name in ('AtomicCheckpointHook', 'FiniteLossHook'):
         assert HOOKS.get(name).__module__.startswith('deit_plugin')
@@ -44,6 +49,29 @@ def test_custom_imports_in_a_config_of_mmpretrain(tmp_path):
         ''', tmp_path)
     assert result.stdout.strip().endswith('deit_plugin.models.backbone'), \
         result.stderr
+
+
+@pytest.mark.parametrize('base', [
+    'deit/deit-tiny_4xb256_in1k', 'deit/deit-base-distilled_16xb64_in1k',
+    'resnet/resnet50_8xb32_in1k',
+    'vision_transformer/vit-base-p16_32xb128-mae_in1k'
+])
+def test_snippet_of_the_readme(tmp_path, base):
+    with open(osp.join(ROOT_FOLDER, 'README.md')) as file:
+        snippet, = re.findall(r'```python\n(.*?)```', file.read(), re.S)
+    path = tmp_path / 'mine.py'
+    path.write_text(f"_base_ = ['mmpretrain::{base}.py']\n{snippet}")
+    cfg = Config.fromfile(path)
+    model = MODELS.build(cfg.model)
+    assert type(model).__name__ == 'DistilledClassifier'
+    assert model.backbone.distilled and model.data_preprocessor.batch_augments
+    for name in ('checkpoint', 'finite_loss'):
+        HOOKS.build(cfg.default_hooks[name])
+
+
+def test_demo_teacher_is_small():
+    path = osp.join(ROOT_FOLDER, 'configs', 'deit_digits_teacher.pth')
+    assert osp.getsize(path) < 500e3
 
 
 def test_from_another_scope():

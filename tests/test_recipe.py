@@ -346,6 +346,14 @@ def test_head_is_replaced_only_for_other_classes():
     assert torch.equal(other.backbone.cls_token, model.backbone.cls_token)
 
 
+@pytest.mark.parametrize('name', ['deit_tiny', 'deit_small_distilled'])
+def test_published_complexity(name, monkeypatch):
+    monkeypatch.syspath_prepend(osp.join(osp.dirname(__file__), 'benchmarks'))
+    from complexity import PUBLISHED, count
+    params, flops = PUBLISHED[name]
+    assert count(name) == (params, pytest.approx(flops, rel=1e-3))
+
+
 def test_384_from_224_equals_timm_resized():
     """timm's model, its position embeddings resized as the reference does;
     timm itself resizes with antialiasing."""

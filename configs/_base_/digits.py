@@ -61,5 +61,6 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=10),
     checkpoint=dict(
         type='AtomicCheckpointHook', max_keep_ckpts=1, save_best='auto'),
-    finite_loss=dict(type='FiniteLossHook'))
+    finite_loss=dict(type='FiniteLossHook'),
+    filled_model=dict(type='FilledModelHook'))
 randomness = dict(seed=0)

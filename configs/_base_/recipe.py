@@ -32,4 +32,5 @@ default_hooks = dict(
     checkpoint=dict(
         type='AtomicCheckpointHook', max_keep_ckpts=3, save_best='auto'),
     finite_loss=dict(type='FiniteLossHook'),
+    filled_model=dict(type='FilledModelHook'),
     global_batch=dict(type='GlobalBatchHook', batch_size=1024))

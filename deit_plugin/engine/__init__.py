@@ -1,6 +1,7 @@
-from .hooks import AtomicCheckpointHook, FiniteLossHook
+from .hooks import AtomicCheckpointHook, FilledModelHook, FiniteLossHook
 from .schedule import DeiTLR, GlobalBatchHook
 
 __all__ = [
-    'AtomicCheckpointHook', 'DeiTLR', 'FiniteLossHook', 'GlobalBatchHook'
+    'AtomicCheckpointHook', 'DeiTLR', 'FilledModelHook', 'FiniteLossHook',
+    'GlobalBatchHook'
 ]

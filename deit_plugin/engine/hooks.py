@@ -2,11 +2,14 @@
 import glob
 import os
 import os.path as osp
+import re
 
 import torch
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop
 from mmpretrain.registry import HOOKS
 
 PARTIAL = '.part'  # what a killed write leaves, until the next run
@@ -170,3 +173,43 @@ class FiniteLossHook(Hook):
                     'this checkpoint is not saved, the earlier ones are '
                     'kept. Resume from the last one with a lower learning '
                     'rate, or in bfloat16 or float32')
+
+
+@HOOKS.register_module()
+class FilledModelHook(Hook):
+    """Says what a checkpoint does not fill, and evaluates no such model.
+
+    mmengine prints a warning of it and goes on with random weights. To
+    fine-tune that is as it should be: a head for other classes is drawn anew,
+    and so is a distillation token that the checkpoint lacks. Here the log
+    lists them. (All else of the backbone :class:`DeiT` insists on itself.)
+    """
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Compare a checkpoint with the model that it is for.
+
+        Raises:
+            ValueError: If the model is to be evaluated, or its training
+                resumed, and the checkpoint does not fill it.
+        """
+        model = runner.model
+        model = model.module if is_model_wrapper(model) else model
+        given = {
+            re.sub(r'^module\.', '', name): getattr(value, 'shape', None)
+            for name, value in checkpoint.get('state_dict', checkpoint).items()
+        }
+        lacking = [
+            name for name, value in model.state_dict().items()
+            if given.get(name) != value.shape and
+            (not name.startswith('backbone.') or name == 'backbone.dist_token')
+        ]
+        if not lacking:
+            return
+        if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
+            runner.logger.warning(
+                f'Not filled by the checkpoint, newly drawn: {lacking}')
+            return
+        raise ValueError(
+            f'The checkpoint does not fill {lacking}, which would be random. '
+            'Is it of a model with as many classes and the same tokens? It '
+            'may serve to start a training from, as `load_from`')

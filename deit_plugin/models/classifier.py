@@ -57,8 +57,6 @@ class DistilledClassifier(ImageClassifier):
             else Teacher(teacher, self.data_preprocessor)
         self._check_tokens()
         self._check_loss()
-        self._not_filled = []  # what a checkpoint lacked
-        self._register_load_state_dict_pre_hook(self._note_not_filled)
 
     def _check_tokens(self):
         tokens = getattr(self.backbone, 'num_extra_tokens', None)
@@ -101,28 +99,6 @@ class DistilledClassifier(ImageClassifier):
                     f'The student has {own} classes and the teacher '
                     f'{other}: set `num_classes` of both to that of the data')
 
-    def _note_not_filled(self, state_dict: dict, prefix: str, *args):
-        self._not_filled = [
-            name for name, value in self.state_dict().items()
-            if prefix + name not in state_dict or
-            (state_dict[prefix + name].shape != value.shape
-             and name != 'backbone.pos_embed')
-        ]
-
-    def predict(self, inputs: torch.Tensor, *args, **kwargs) -> list:
-        """As ``ImageClassifier``.
-
-        Raises:
-            RuntimeError: If a checkpoint was loaded that did not fill the
-                model, as for fine-tuning, and no training followed.
-        """
-        if self._not_filled:
-            raise RuntimeError(
-                f'The checkpoint did not fill {self._not_filled}: what they '
-                'hold is random. Train first, or load a checkpoint of this '
-                'model, with as many classes and the same tokens')
-        return super().predict(inputs, *args, **kwargs)
-
     def loss(self, inputs: torch.Tensor,
              data_samples: List[DataSample]) -> Dict[str, torch.Tensor]:
         """The losses of a batch, and how the teacher does on it.
@@ -138,7 +114,6 @@ class DistilledClassifier(ImageClassifier):
             on how many of the images, in percent, the teacher is right (its
             first class is the heaviest label) and agrees with the student.
         """
-        self._not_filled = []
         if not isinstance(self.head.loss_module, DistillationLoss):
             return super().loss(inputs, data_samples)
         feats = self.extract_feat(inputs)
