@@ -2,8 +2,8 @@
 # DeiT-Base at 224 pixels on ImageNet-1k, without labels:
 #   mim train mmpretrain configs/deit_base_simmim.py \
 #       --launcher pytorch --gpus 8
-# On one GPU, with the learning rate scaled to its batch of 256:
-#   mim train mmpretrain configs/deit_base_simmim.py --auto-scale-lr
+# On one GPU, accumulating the same batch of 2048:
+#   mim train mmpretrain configs/deit_base_simmim.py
 # Hardware: 8 GPUs with 256 images each; memory and time are not measured, and
 # the 800 epochs have not been run.
 #
@@ -60,7 +60,7 @@ train_pipeline = [
 ]
 train_dataloader = dict(
     drop_last=True,  # [S]
-    dataset=dict(pipeline=train_pipeline))
+    dataset=dict(type='ImageNet1k', pipeline=train_pipeline))
 
 optim_wrapper = dict(
     type='AmpOptimWrapper',  # [M]; [S] has apex O1
@@ -91,11 +91,11 @@ param_scheduler = [
     dict(type='MultiStepLR', milestones=[700], gamma=.1, by_epoch=True),  # [S]
 ]
 train_cfg = dict(by_epoch=True, max_epochs=800)  # [S]
-auto_scale_lr = dict(base_batch_size=2048)
 
 default_hooks = dict(
     checkpoint=dict(
         type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3),
-    finite_loss=dict(type='FiniteLossHook'))
+    finite_loss=dict(type='FiniteLossHook'),
+    global_batch=dict(type='GlobalBatchHook', batch_size=2048))
 # Another seed on each GPU, as in [S]: drop path must not be the same on all.
 randomness = dict(seed=0, diff_rank_seed=True)

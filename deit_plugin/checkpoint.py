@@ -100,10 +100,13 @@ def load_from_http(filename: str, map_location=None, **kwargs) -> dict:
     """
     folder = osp.join(torch.hub.get_dir(), 'checkpoints')
     path = osp.join(folder, osp.basename(urlparse(filename).path))
-    if is_main_process() and not osp.exists(path):
+    if not is_main_process():
+        barrier()  # until the main process has it
+    if not osp.exists(path):  # there, or on another machine
         os.makedirs(folder, exist_ok=True)
         torch.hub.download_url_to_file(filename, path)
-    barrier()
+    if is_main_process():
+        barrier()
     return load_from_local(path, map_location)
 
 

@@ -83,8 +83,10 @@ def train(rank, folder, cfg):
         folder,
         scores=(1., 2.),
         launcher='pytorch',
+        randomness=dict(seed=0, diff_rank_seed=True),
         model_wrapper_cfg=dict(
             type='MMDistributedDataParallel', device_ids=None))
+    torch.save(torch.rand(1), f'{folder}/drawn_{rank}.pth')
     runner.train()
     assert runner.distributed and runner.model.module.teacher.model is not None
     dist.destroy_process_group()
@@ -96,5 +98,7 @@ def test_runner_under_the_pytorch_launcher(distilled_cfg, tmp_path,
     mp.spawn(train, (tmp_path, distilled_cfg), nprocs=2)
     stored = torch.load(tmp_path / 'epoch_2.pth')
     student = build({**distilled_cfg, 'teacher': None}).state_dict()
+    drawn = [torch.load(tmp_path / f'drawn_{rank}.pth') for rank in range(2)]
+    assert drawn[0] != drawn[1]  # or both would mix and drop alike
     assert set(stored['state_dict']) == set(student)
     assert stored['meta']['iter'] == 2  # four images, two at once, two ranks

@@ -144,7 +144,7 @@ class Evil:
      r'wrong.pth is refused, nothing in it was run'),
     (lambda s, t: None, [], r"There is no checkpoint 'wrong.pth'"),
     (shutil.copy, ['model.backbone.arch.embed_dims=48'],
-     r'not of this DeiT .6 layers, width 48.'),
+     r'not of this DeiT .4 layers, width 48.'),
     (shutil.copy, ['model.backbone.arch=huge'], r"arch='huge' is unknown"),
     (shutil.copy, ['model.head.loss.mode=medium'],
      r"mode='medium' is unknown"),

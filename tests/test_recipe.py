@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import build
+from conftest import build, make_runner
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.optim import build_optim_wrapper
@@ -152,6 +152,13 @@ def test_weight_decay_of_each_parameter(name):
     assert not wrapper.clip_grad_kwargs
 
 
+def test_plain_head_is_drawn_as_the_recipe_says():
+    model = build(config('deit_tiny').model)
+    model.init_weights()
+    head = model.head.layers.head
+    assert abs(head.weight.std() - .02) < 5e-4 and (head.bias == 0).all()
+
+
 class FakeRunner:
     """As much of a runner as the hook needs."""
 
@@ -162,7 +169,13 @@ class FakeRunner:
         self.train_dataloader = type(
             'Loader', (), dict(batch_size=cfg.train_dataloader.batch_size))
         self.lines = []
-        self.logger = type('Log', (), dict(info=self.lines.append))
+        self.logger = type('Log', (), dict(
+            info=self.lines.append, warning=self.lines.append))
+
+
+def apply(hook, runner):
+    hook.before_run(runner)
+    hook.before_train(runner)
 
 
 # processes, accumulation for: base (64), tiny and small (256), 384 (32)
@@ -175,8 +188,8 @@ def test_batch_arithmetic(monkeypatch, processes, base, small, at_384):
                                      ('deit_base_384', 512, at_384, 5e-6)):
         cfg = config(name)
         runner = FakeRunner(cfg)
-        GlobalBatchHook(
-            cfg.default_hooks.global_batch.batch_size).before_run(runner)
+        apply(GlobalBatchHook(cfg.default_hooks.global_batch.batch_size),
+              runner)
         assert runner.optim_wrapper._accumulative_counts == count
         size = cfg.train_dataloader.batch_size
         real = size * processes * count
@@ -188,10 +201,11 @@ def test_batch_arithmetic(monkeypatch, processes, base, small, at_384):
         assert runner.optim_wrapper.param_groups[0]['lr'] == 1e-6
         if real == batch:
             assert peak == rate
-        assert runner.lines == [
+        assert runner.lines[0] == (
             f'Batch: {size} images x {processes} process(es) x {count} '
             f'accumulated = {real} (recipe: {batch}); learning rate '
-            f'{peak:.4g}']
+            f'{peak:.4g}')
+        assert len(runner.lines) == 1 + (real > batch)  # a warning
 
 
 def test_batch_that_cannot_be_met(monkeypatch):
@@ -199,13 +213,39 @@ def test_batch_that_cannot_be_met(monkeypatch):
     cfg = config('deit_base')
     cfg.train_dataloader.batch_size = 100
     runner = FakeRunner(cfg)
-    GlobalBatchHook(1024).before_run(runner)  # 3 x 100 x 3
+    apply(GlobalBatchHook(1024), runner)  # 3 x 100 x 3
     assert set(runner.param_schedulers[0].base_values) == {1e-3 * 900 / 1024}
     runner = FakeRunner(cfg, accumulative_counts=2)  # the user's own choice
-    GlobalBatchHook(1024).before_run(runner)
+    apply(GlobalBatchHook(1024), runner)
     assert set(runner.param_schedulers[0].base_values) == {1e-3 * 600 / 1024}
     with pytest.raises(ValueError, match='batch_size=0'):
         GlobalBatchHook(0)
+
+
+def test_rate_after_resuming_with_another_batch(distilled_cfg, tmp_path):
+    def runner(size, **kwargs):
+        return make_runner(
+            distilled_cfg, tmp_path, scores=(1., 2., 3.),
+            train_dataloader=dict(
+                dataset=dict(type='Noise', size=8), batch_size=size,
+                sampler=dict(type='DefaultSampler', shuffle=False),
+                collate_fn=dict(type='default_collate')),
+            optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
+            param_scheduler=[dict(type='DeiTLR', warmup_epochs=1)],
+            default_hooks=dict(
+                checkpoint=dict(type='CheckpointHook', interval=1),
+                batch=dict(type='GlobalBatchHook', batch_size=4)), **kwargs)
+
+    first = runner(2)
+    first.train()
+    assert first.optim_wrapper._accumulative_counts == 2
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
+    second = runner(8, resume=True)
+    second.train()
+    for scheduler in second.param_schedulers:
+        assert set(scheduler.base_values) == {2e-3}
+    f = 1e-5 + (2e-3 - 1e-5) * (1 + math.cos(math.pi / 3)) / 2  # epoch 2
+    assert second.optim_wrapper.param_groups[0]['lr'] == pytest.approx(f)
 
 
 def make_sampler(monkeypatch, processes, rank=0, size=IMAGENET_TRAIN, **kw):
@@ -301,6 +341,7 @@ def test_what_every_config_has_in_common(name):
         dict(type='Mixup', alpha=.8), dict(type='CutMix', alpha=1.)]
     assert cfg.model.backbone.drop_path_rate == (0 if side == 384 else .1)
     assert 'EMAHook' not in cfg.pretty_text
+    assert cfg.randomness.diff_rank_seed is True
     assert 'clip_grad' not in cfg.optim_wrapper
     arch = cfg.model.backbone.arch
     assert f'deit_{arch}' in name

@@ -28,6 +28,10 @@ param_scheduler = [
     dict(type='DeiTLR', warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-5)
 ]
 
+# Another seed on each GPU, as in the reference: else all of them would draw
+# the same mixing, erasing and drop path.
+randomness = dict(seed=None, diff_rank_seed=True)
+
 default_hooks = dict(
     checkpoint=dict(
         type='AtomicCheckpointHook', max_keep_ckpts=3, save_best='auto'),

@@ -8,6 +8,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(img_size=384, drop_path_rate=0.),
+    backbone=dict(img_size=384, drop_path_rate=.1),
     head=dict(num_classes=100))
+optim_wrapper = dict(optimizer=dict(lr=5e-6))  # see _base_/adamw_dino.py
 load_from = 'work_dirs/deit_base_distilled_384/epoch_30.pth'

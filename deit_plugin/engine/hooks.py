@@ -200,11 +200,14 @@ class FilledModelHook(Hook):
         }
         lacking = [
             name for name, value in model.state_dict().items()
-            if given.get(name) != value.shape and
-            (not name.startswith('backbone.') or name == 'backbone.dist_token')
+            if given.get(name) != value.shape and name != 'backbone.pos_embed'
         ]
-        if not lacking:
-            return
+        foreign = any(
+            name.startswith('backbone.') and
+            (name in given or name != 'backbone.dist_token')
+            for name in lacking)
+        if foreign or not lacking:
+            return  # the backbone itself refuses what is not its own
         if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
             runner.logger.warning(
                 f'Not filled by the checkpoint, newly drawn: {lacking}')

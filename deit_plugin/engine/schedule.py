@@ -88,7 +88,7 @@ class GlobalBatchHook(Hook):
         self.batch_size = batch_size
 
     def before_run(self, runner) -> None:
-        """Set accumulation and rate; a test run has neither."""
+        """Set the accumulation; a test run has none."""
         if not hasattr(runner.optim_wrapper, 'param_groups'):
             return
         size, processes = runner.train_dataloader.batch_size, get_world_size()
@@ -98,24 +98,28 @@ class GlobalBatchHook(Hook):
                 round(self.batch_size / (size * processes)), 1)
         count = wrapper._accumulative_counts
         batch = size * processes * count
-        if batch != self.batch_size:
-            self._scale(runner, batch / self.batch_size)
-        rate = max(group['initial_lr'] for group in wrapper.param_groups)
+        self.rates = [
+            group.get('initial_lr', group['lr']) * batch / self.batch_size
+            for group in wrapper.param_groups
+        ]
         runner.logger.info(
             f'Batch: {size} images x {processes} process(es) x {count} '
             f'accumulated = {batch} (recipe: {self.batch_size}); learning '
-            f'rate {rate:.4g}')
+            f'rate {max(self.rates):.4g}')
+        if batch > self.batch_size:
+            runner.logger.warning(
+                f'The batch of {batch} is larger than that of the recipe: '
+                'set train_dataloader.batch_size='
+                f'{self.batch_size // processes} or less to keep it')
 
-    @staticmethod
-    def _scale(runner, ratio: float):
-        for group in runner.optim_wrapper.param_groups:
-            for key in ('lr', 'initial_lr'):
-                group[key] *= ratio
-        for scheduler in runner.param_schedulers:
-            scheduler.base_values = [
-                value * ratio for value in scheduler.base_values
-            ]
+    def before_train(self, runner) -> None:
+        """Set the rate, after a checkpoint may have brought another one."""
+        groups = runner.optim_wrapper.param_groups
+        for group, rate in zip(groups, self.rates):
+            group['lr'] *= rate / group.get('initial_lr', group['lr'])
+            group['initial_lr'] = rate
+        for scheduler in runner.param_schedulers or ():
+            scheduler.base_values = list(self.rates)
             if isinstance(scheduler, DeiTLR):  # its warm-up is absolute
-                for group, value in zip(runner.optim_wrapper.param_groups,
-                                        scheduler._get_value()):
+                for group, value in zip(groups, scheduler._get_value()):
                     group['lr'] = value

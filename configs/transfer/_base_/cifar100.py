@@ -1,11 +1,11 @@
 # CIFAR-100: mmpretrain downloads it.
 _base_ = ['../../_base_/imagenet_224.py']
 
-# The images are in memory, in RGB.
-data_preprocessor = dict(num_classes=100, erasing=0., to_rgb=False)
-train_pipeline = _base_.train_pipeline[1:]
-train_pipeline[2].hparams.pad_val = [124, 116, 104]
-test_pipeline = _base_.test_pipeline[1:]
+# The images are in memory, in RGB; RandAugment takes them for BGR.
+data_preprocessor = dict(num_classes=100, erasing=0.)
+to_bgr = dict(type='ReverseChannels')
+train_pipeline = [to_bgr, *_base_.train_pipeline[1:]]
+test_pipeline = [to_bgr, *_base_.test_pipeline[1:]]
 train_dataloader = dict(
     batch_size=96,
     dataset=dict(

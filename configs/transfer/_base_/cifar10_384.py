@@ -1,10 +1,10 @@
 _base_ = ['cifar10.py']
 
 train_pipeline = _base_.train_dataloader.dataset.pipeline
-train_pipeline[0].scale = 384
+train_pipeline[1].scale = 384
 test_pipeline = _base_.test_dataloader.dataset.pipeline
-test_pipeline[0].scale = 438
-test_pipeline[1].crop_size = 384
+test_pipeline[1].scale = 438
+test_pipeline[2].crop_size = 384
 train_dataloader = dict(batch_size=32, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=32, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
