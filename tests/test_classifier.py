@@ -200,7 +200,8 @@ def test_prediction_needs_no_teacher(distilled_cfg):
     model.forward(batch['inputs'].float(), mode='tensor')
     exported = torch.export.export(
         model, (torch.randn(2, 3, 32, 32), ),
-        dynamic_shapes=((dict([(0, torch.export.Dim('batch'))]), )))
+        dynamic_shapes=((dict([(0, torch.export.Dim('batch', max=64))]), )),
+        strict=False)  # mmcv's layers stop the strict one before torch 2.7
     assert not any('teacher' in n for n in exported.state_dict)
     images = torch.randn(3, 3, 32, 32)
     torch.testing.assert_close(exported.module()(images), model(images))
