@@ -1,23 +1,9 @@
 # CIFAR-100: mmpretrain downloads it.
-_base_ = ['../../_base_/imagenet_224.py']
+_base_ = ['cifar10.py']
 
-# The images are in memory, in RGB; RandAugment takes them for BGR.
-data_preprocessor = dict(num_classes=100, erasing=0.)
-to_bgr = dict(type='ReverseChannels')
-train_pipeline = [to_bgr, *_base_.train_pipeline[1:]]
-test_pipeline = [to_bgr, *_base_.test_pipeline[1:]]
+data_preprocessor = dict(num_classes=100)
 train_dataloader = dict(
-    batch_size=96,
-    dataset=dict(
-        type='CIFAR100',
-        data_root='data/cifar100',
-        split='train',
-        pipeline=train_pipeline))
+    dataset=dict(type='CIFAR100', data_root='data/cifar100'))
 val_dataloader = dict(
-    batch_size=96,
-    dataset=dict(
-        type='CIFAR100',
-        data_root='data/cifar100',
-        split='test',
-        pipeline=test_pipeline))
+    dataset=dict(type='CIFAR100', data_root='data/cifar100'))
 test_dataloader = val_dataloader
