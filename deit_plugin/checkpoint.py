@@ -1,4 +1,8 @@
-"""Reading checkpoints on torch >= 2.6 without running code from them.
+"""Reading checkpoints of any library without running code from them.
+
+What a file is shows in its content: PyTorch's, safetensors (in one or several
+files) or the HDF5 of Keras; a folder is one of transformers. Whose names the
+weights bear is found out when they are loaded, see ``formats``.
 
 mmengine 0.10.7 keeps its logs in each checkpoint as objects that
 ``torch.load(weights_only=True)``, the default since torch 2.6, does not know,
@@ -8,18 +12,32 @@ else in a file is still refused. mmengine reads what it downloads with
 ``weights_only=False``; here it is read as a local file.
 """
 import argparse
+import hashlib
+import json
 import os
 import os.path as osp
 import pickle
 import re
+from typing import Dict
 from urllib.parse import urlparse
 
 import numpy as np
 import torch
 import torch.nn as nn
 from mmengine.dist import barrier, is_main_process
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
+from safetensors import safe_open
+
+from .formats import some
+
+# What transformers calls its files, in the order in which they are taken.
+FOLDER_FILES = ('model.safetensors.index.json', 'model.safetensors',
+                'pytorch_model.bin.index.json', 'pytorch_model.bin',
+                'tf_model.h5')
+# The moving average in files of timm and of facebookresearch/deit. mmengine
+# has it under `state_dict`, where it is read like any weights.
+AVERAGES = ('state_dict_ema', 'model_ema')
 
 # In the message with which torch refuses an object, not a damaged file.
 _REFUSED = (r'(?i)[^\n]*(unsupported (global|class|operand)|'
@@ -52,41 +70,155 @@ def allow_mmengine_checkpoints():
 
 
 def load_from_local(filename: str, map_location=None) -> dict:
-    """Read a checkpoint file as data; mmengine's loader for local paths.
+    """Read a checkpoint as data; mmengine's loader for local paths.
 
     Args:
-        filename (str): Path of the file.
-        map_location: As in ``torch.load``.
+        filename (str): Path of a file of PyTorch, safetensors or Keras
+            (HDF5), of the index of a sharded one, or of a folder in which
+            transformers saved a model.
+        map_location: As in ``torch.load``, for files of PyTorch.
+
+    Returns:
+        dict: The content; its weights are under ``'state_dict'`` unless it
+        is a bare state dict of PyTorch.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If there is no such file, or none in the folder.
         pickle.UnpicklingError: If the file holds code. None of it is run.
         ValueError: If the file is damaged or no checkpoint.
     """
     path = osp.expanduser(filename)
+    if osp.isdir(path):
+        path = _weights_in(path)
     if not osp.isfile(path):
         raise FileNotFoundError(
             f'There is no checkpoint {filename!r} ({osp.abspath(path)})')
+    checkpoint = _read(path, map_location)
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f'{filename} holds a {type(checkpoint).__name__}, '
+                         'not a checkpoint or a state dict')
+    # facebookresearch/deit's files have their weights under `model`.
+    if isinstance(checkpoint.get('model'), dict):
+        checkpoint.setdefault('state_dict', checkpoint['model'])
+    for average in AVERAGES:
+        if average in checkpoint:
+            print_log(
+                f'{filename} holds a moving average too ({average}), which '
+                'is not taken: `deit-plugin convert --ema` writes it',
+                logger='current')
+    if classes := _labels_beside(path):
+        checkpoint.setdefault('meta', dict(dataset_meta=dict(classes=classes)))
+    return checkpoint
+
+
+def config_beside(path: str) -> dict:
+    """transformers' ``config.json`` of a folder or of a file in it, or {}."""
+    folder = path if osp.isdir(path) else osp.dirname(path)
     try:
-        checkpoint = torch.load(
-            path, map_location=map_location, weights_only=True)
+        with open(osp.join(folder, 'config.json'), encoding='utf-8') as file:
+            config = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return config if config.get('model_type') in ('deit', 'vit') else {}
+
+
+def _labels_beside(path: str) -> list:
+    if osp.basename(path) not in FOLDER_FILES:
+        return []
+    labels = config_beside(path).get('id2label', {})
+    names = [labels.get(str(i)) for i in range(len(labels))]
+    given = any(name != f'LABEL_{i}' for i, name in enumerate(names))
+    return names if given and None not in names else []
+
+
+def _weights_in(folder: str) -> str:
+    for name in FOLDER_FILES:
+        if osp.isfile(osp.join(folder, name)):
+            return osp.join(folder, name)
+    raise FileNotFoundError(
+        f'{folder} is a folder without weights: it has none of '
+        f'{", ".join(FOLDER_FILES)}')
+
+
+def _read(path: str, map_location=None) -> dict:
+    size = osp.getsize(path)
+    with open(path, 'rb') as file:
+        start = file.read(32)
+    try:
+        if start.startswith(b'\x89HDF\r\n\x1a\n'):
+            return dict(state_dict=_read_keras(path))
+        if start[8:9] == b'{' and int.from_bytes(start[:8], 'little') < 1e8:
+            with safe_open(path, 'pt') as file:
+                return dict(
+                    state_dict={k: file.get_tensor(k) for k in file.keys()})
+        if start[:1] == b'{':
+            return dict(state_dict=_read_shards(path, map_location))
+        if start[:1] == b'<' or start.startswith(b'version https://git-lfs'):
+            kind = 'a web page' if start[:1] == b'<' else 'a Git LFS pointer'
+            raise ValueError(f'it is {kind}')
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except (FileNotFoundError, ModuleNotFoundError):
+        raise
     except Exception as error:
         found = re.search(_REFUSED, str(error))
         if isinstance(error, pickle.UnpicklingError) and found:
             raise pickle.UnpicklingError(
-                f'{filename} is refused, nothing in it was run: it holds '
+                f'{path} is refused, nothing in it was run: it holds '
                 f'more than weights and logs ({found[0].strip()}). If its '
                 'source is trusted, store its state dict alone with '
                 'torch.save where it was made') from error
         raise ValueError(
-            f'{filename} cannot be read, it is damaged or no checkpoint of '
-            f'torch ({osp.getsize(path)} bytes; {type(error).__name__}: '
+            f'{path} cannot be read, it is damaged or no checkpoint '
+            f'({size} bytes; {type(error).__name__}: '
             f'{str(error).splitlines()[0] if str(error) else ""}). Copy or '
             'download it again') from error
-    if not isinstance(checkpoint, dict):
-        raise ValueError(f'{filename} holds a {type(checkpoint).__name__}, '
-                         'not a checkpoint or a state dict')
-    return checkpoint
+
+
+def _read_shards(index: str, map_location) -> Dict[str, torch.Tensor]:
+    with open(index, encoding='utf-8') as file:
+        wanted = json.load(file).get('weight_map')
+    if not isinstance(wanted, dict):
+        raise ValueError('it is JSON without a weight_map')
+    weights = {}
+    for name in sorted(set(wanted.values())):
+        path = osp.join(osp.dirname(index), osp.basename(name))
+        if not osp.isfile(path):
+            raise FileNotFoundError(f'{index} names {name}, which is not '
+                                    'beside it')
+        part = _read(path, map_location)
+        weights.update(part.get('state_dict', part))
+    if missing := sorted(wanted.keys() - weights.keys()):
+        raise ValueError(f'its files lack {some(missing)}')
+    return weights
+
+
+def _read_keras(path: str) -> Dict[str, torch.Tensor]:
+    """transformers' TensorFlow weights, by the names that PyTorch's have."""
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f'{path} is HDF5, which needs h5py: `pip install h5py`') from error
+
+    weights = {}
+
+    def visit(name, item):
+        if not isinstance(item, h5py.Dataset):
+            return
+        # LAYER/MODEL/deit/encoder/layer_._0/.../kernel:0
+        name = '.'.join(name.split('/')[2:]).replace('layer_._', 'layer.')
+        name = re.sub(r':\d+$', '', name)
+        value = torch.from_numpy(item[()])
+        if name.endswith('.kernel'):  # input channels come before output
+            value = value.T if value.ndim == 2 else value.permute(3, 2, 0, 1)
+        name = re.sub(r'\.(kernel|gamma)$', '.weight', name)
+        weights[re.sub(r'\.beta$', '.bias', name)] = value.contiguous()
+
+    with h5py.File(path, 'r') as file:
+        file.visititems(visit)
+    if not weights:
+        raise ValueError('it is HDF5 without weights of Keras')
+    return weights
 
 
 def load_from_http(filename: str, map_location=None, **kwargs) -> dict:
@@ -99,7 +231,13 @@ def load_from_http(filename: str, map_location=None, **kwargs) -> dict:
         **kwargs: Not used; for mmengine's signature.
     """
     folder = osp.join(torch.hub.get_dir(), 'checkpoints')
-    path = osp.join(folder, osp.basename(urlparse(filename).path))
+    address = urlparse(filename)
+    name = osp.basename(address.path)
+    if not re.search(r'-[0-9a-f]{8}\.', name):
+        # No name of its own: transformers calls every model's file the same.
+        place = address.netloc + osp.dirname(address.path)
+        name = f'{hashlib.sha256(place.encode()).hexdigest()[:8]}-{name}'
+    path = osp.join(folder, name)
     if not is_main_process():
         barrier()  # until the main process has it
     if not osp.exists(path):  # there, or on another machine
@@ -115,20 +253,18 @@ def load_strict(model: nn.Module, filename: str):
 
     Args:
         model (nn.Module): A classifier of mmpretrain.
-        filename (str): A checkpoint of mmengine, timm or facebookresearch, or
-            a bare state dict: whatever mmengine's ``CheckpointLoader`` opens.
+        filename (str): Whatever mmengine's ``CheckpointLoader`` opens; into
+            a :class:`DeiT` with the names of any library.
 
     Raises:
         ValueError: If a parameter is missing, has another shape, or is not
             of the model.
     """
     checkpoint = CheckpointLoader.load_checkpoint(filename, 'cpu')
-    for key in ('state_dict', 'model'):
-        if isinstance(checkpoint.get(key), dict):
-            checkpoint = checkpoint[key]
-            break
-    state_dict = {re.sub(r'^module\.', '', k): v
-                  for k, v in checkpoint.items()}
+    state_dict = {
+        re.sub(r'^module\.', '', name): value
+        for name, value in checkpoint.get('state_dict', checkpoint).items()
+    }
     try:
         missing, unexpected = model.load_state_dict(state_dict, strict=False)
     except RuntimeError as error:

@@ -12,6 +12,9 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from mmpretrain.registry import HOOKS
 
+from ..formats import to_mmpretrain
+from ..models import DeiT
+
 PARTIAL = '.part'  # what a killed write leaves, until the next run
 
 
@@ -194,9 +197,12 @@ class FilledModelHook(Hook):
         """
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
+        given = checkpoint.get('state_dict', checkpoint)
+        if isinstance(getattr(model, 'backbone', None), DeiT):
+            given = to_mmpretrain(given)[1]
         given = {
             re.sub(r'^module\.', '', name): getattr(value, 'shape', None)
-            for name, value in checkpoint.get('state_dict', checkpoint).items()
+            for name, value in given.items()
         }
         lacking = [
             name for name, value in model.state_dict().items()

@@ -1,5 +1,6 @@
 """The DeiT backbone (Touvron et al. 2021, arXiv 2012.12877)."""
 import math
+from functools import partial
 from typing import Sequence, Union
 
 import torch
@@ -11,7 +12,10 @@ from mmpretrain.models import VisionTransformer, resize_pos_embed
 from mmpretrain.models.utils.attention import \
     scaled_dot_product_attention_pyimpl
 from mmpretrain.registry import MODELS
+from torch.nn.modules.module import register_module_module_registration_hook
 from torch.utils.checkpoint import checkpoint
+
+from ..formats import some, to_mmpretrain
 
 
 def _arch(width: int, heads: int) -> dict:
@@ -28,7 +32,9 @@ class DeiT(VisionTransformer):
     token.
 
     The parameters bear the names of mmpretrain's ``VisionTransformer`` and
-    ``DistilledVisionTransformer``, so their checkpoints load as they are.
+    ``DistilledVisionTransformer``. Whatever model has a DeiT as a part also
+    loads the weights of facebookresearch/deit, timm and transformers, under
+    their names.
     Weights are drawn as in facebookresearch/deit at ``7e160fe``: linear
     layers, tokens and position embeddings from a normal distribution of
     standard deviation 0.02, biases zero, the patch convolution as PyTorch
@@ -114,6 +120,14 @@ class DeiT(VisionTransformer):
         if not kwargs.pop('with_cls_token', True):
             raise ValueError('DeiT always has a class token: '
                              'with_cls_token=False is VisionTransformer')
+
+        for cfg in _as_list(kwargs.get('init_cfg')):
+            # Not all files have it; those that do are read without, too.
+            if cfg.get('prefix') == 'backbone.':
+                kwargs['init_cfg'] = [
+                    {k: v for k, v in c.items() if k != 'prefix'}
+                    for c in _as_list(kwargs['init_cfg'])
+                ]
 
         # The parent reads this while it makes the position embeddings.
         self.num_extra_tokens = 2 if distilled else 1
@@ -274,6 +288,8 @@ class DeiT(VisionTransformer):
         architecture is refused: mmengine itself only warns of it and runs the
         model half filled.
         """
+        if not prefix:
+            _translate('', self, state_dict, prefix)
         own = {
             prefix + name: value.shape
             for name, value in nn.Module.state_dict(self).items()
@@ -284,16 +300,14 @@ class DeiT(VisionTransformer):
         optional |= {k for k in own if k.startswith(prefix + 'ln2.')}
         missing = sorted(own.keys() - given - optional)
         unknown = sorted(given - own.keys() - optional)
-        if prefix == '':  # without a prefix, keys of a whole model show up
-            unknown = []
         if any('.lora_' in k for k in own):
             missing = []  # mmpretrain's LoRAModel stores its own part alone
         if missing or unknown:
             raise ValueError(
                 'The state dict is not of this DeiT '
                 f'({self.num_layers} layers, width {self.embed_dims}): of '
-                f'its {len(own)} keys it lacks {_some(missing)}; not known '
-                f'here are {_some(unknown)}')
+                f'its {len(own)} keys it lacks {some(missing)}; not known '
+                f'here are {some(unknown)}')
         if mask in state_dict and mask not in own:
             print_log(
                 f'{mask} is left out: only MaskedDeiT has one',
@@ -310,7 +324,7 @@ class DeiT(VisionTransformer):
             raise ValueError(
                 'The state dict is not of this DeiT '
                 f'({self.num_layers} layers, width {self.embed_dims}): the '
-                f'shapes differ in {_some(wrong)}')
+                f'shapes differ in {some(wrong)}')
 
     def _fit_pos_embed(self, state_dict: dict, prefix: str):
         name, dist = prefix + 'pos_embed', prefix + 'dist_token'
@@ -362,8 +376,46 @@ class DeiT(VisionTransformer):
                                             self.num_extra_tokens)
 
 
-def _some(names: Sequence[str], limit: int = 5) -> str:
-    """The first few names, and how many more there are."""
-    shown = ', '.join(names[:limit]) or 'none'
-    more = len(names) - limit
-    return f'{shown} and {more} more' if more > 0 else shown
+def _as_list(cfgs) -> list:
+    return [cfgs] if isinstance(cfgs, dict) else list(cfgs or [])
+
+
+def _translate(name: str, parent: nn.Module, state_dict: dict, prefix: str,
+               *args):
+    """Give a whole model's state dict the names under which ``parent`` has
+    its DeiT, ``name`` (none: it is the DeiT itself)."""
+    own = name and name + '.'
+    if prefix:
+        return
+    if own and any(key.startswith(own) for key in state_dict):
+        # mmcls 0.x keeps what the moving average replaced, as copies.
+        for key in [k for k in state_dict if k.startswith(f'ema_{name}_')]:
+            del state_dict[key]
+        return
+    found, renamed = to_mmpretrain(state_dict)
+    if found is None:
+        raise ValueError(
+            'The state dict is of no DeiT that is known here '
+            '(facebookresearch/deit, timm, transformers, mmpretrain): there '
+            f'is no place for {some(state_dict)}')
+    if found != 'mmpretrain':
+        print_log(
+            f"The weights have {found}'s names and are taken over",
+            logger='current')
+    renamed = list(renamed.items())  # it may be the very same dict
+    state_dict.clear()
+    for key, value in renamed:
+        if key.startswith('backbone.'):
+            state_dict[key.replace('backbone.', own, 1)] = value
+        elif own:
+            state_dict[key] = value
+
+
+def _adopt(parent: nn.Module, name: str, child: nn.Module):
+    # A part of a model is loaded with its own share of the state dict, in
+    # which names of other libraries are not.
+    if isinstance(child, DeiT):
+        parent.register_load_state_dict_pre_hook(partial(_translate, name))
+
+
+register_module_module_registration_hook(_adopt)
