@@ -11,5 +11,6 @@ from . import checkpoint
 from .datasets import *  # noqa: F401, F403
 from .engine import *  # noqa: F401, F403
 from .models import *  # noqa: F401, F403
+from . import zoo  # isort: skip  (the variants are of these parts)
 
-__all__ = ['checkpoint']
+__all__ = ['checkpoint', 'zoo']

@@ -1,0 +1,89 @@
+"""The command ``deit-plugin``."""
+import argparse
+import pickle
+import sys
+from typing import List, Optional
+
+from .convert import convert
+from .formats import FORMATS
+from .zoo import evaluate
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Run a command; returns its exit status."""
+    parser = argparse.ArgumentParser('deit-plugin')
+    commands = parser.add_subparsers(required=True, metavar='COMMAND')
+
+    command = commands.add_parser(
+        'convert',
+        help='write a DeiT checkpoint as another library loads it',
+        description='Write a DeiT checkpoint as another library loads it.')
+    command.add_argument(
+        'source',
+        metavar='SRC',
+        help='a checkpoint of facebookresearch/deit, timm, transformers, '
+        'mmpretrain or deit_plugin: file, folder or address')
+    command.add_argument(
+        'target', metavar='DST', help='a file; for transformers a folder')
+    command.add_argument('--to', required=True, choices=FORMATS)
+    command.add_argument(
+        '--ema',
+        action='store_true',
+        help='take the moving average of a file that holds both')
+    command.add_argument(
+        '--num-heads',
+        type=int,
+        help='attention heads, where the checkpoint does not tell')
+    command.add_argument(
+        '--force', action='store_true', help='replace what is there')
+    command.set_defaults(run=_convert)
+
+    command = commands.add_parser(
+        'evaluate',
+        help='published and measured accuracy of the variants',
+        description='Evaluate variants on a folder of images.')
+    command.add_argument(
+        'names',
+        nargs='*',
+        metavar='NAME',
+        help='variants (default: all whose weights are published), or paths '
+        'of configs')
+    command.add_argument(
+        '--data',
+        required=True,
+        help='a folder with `val/`, or with one folder of images a class')
+    command.add_argument(
+        '--weights',
+        help='a folder with the weights, by the published file names or as '
+        'NAME.pth, NAME.safetensors, NAME/ ...; without it they are '
+        'downloaded')
+    command.add_argument('--batch-size', type=int, default=64)
+    command.add_argument('--workers', type=int, default=4)
+    command.add_argument(
+        '--json', dest='output', metavar='FILE', help='for the results')
+    command.add_argument(
+        '--force', action='store_true', help='replace that file')
+    command.set_defaults(run=_evaluate)
+
+    options = vars(parser.parse_args(arguments))
+    try:
+        return options.pop('run')(**options)
+    except (ValueError, OSError, ModuleNotFoundError,
+            pickle.UnpicklingError) as error:
+        print(f'deit-plugin: {error}', file=sys.stderr)
+        return 2
+
+
+def _convert(**options) -> int:
+    convert(**options)
+    print(f'Written for {options["to"]}: {options["target"]}')
+    return 0
+
+
+def _evaluate(**options) -> int:
+    results = evaluate(**options)
+    return 1 if any('error' in result for result in results) else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
