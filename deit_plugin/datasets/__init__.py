@@ -1,8 +1,9 @@
 from .digits import Digits
 from .imagenet import ImageNet1k
 from .sampler import RepeatedAugmentSampler
-from .transforms import ReverseChannels
+from .transforms import DeiTImageProcessor, ReverseChannels
 
 __all__ = [
-    'Digits', 'ImageNet1k', 'RepeatedAugmentSampler', 'ReverseChannels'
+    'DeiTImageProcessor', 'Digits', 'ImageNet1k', 'RepeatedAugmentSampler',
+    'ReverseChannels'
 ]

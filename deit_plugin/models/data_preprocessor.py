@@ -1,5 +1,5 @@
 """What happens to a batch of images before the model sees it."""
-from typing import Tuple
+from typing import Sequence, Tuple
 
 import torch
 from mmpretrain.models import ClsDataPreprocessor
@@ -16,6 +16,9 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
     mmpretrain's transform erases before normalisation, so its values are
     clipped to the range of a pixel.
 
+    Images of a floating-point type come normalised and in RGB, as
+    :class:`DeiTImageProcessor` makes them, and are left as they are.
+
     Args:
         erasing (float): The probability that a box of an image is erased, in
             [0, 1]. Its area is 0.02 to 1/3 of the image, the logarithm of its
@@ -23,7 +26,8 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
         **kwargs: As for ``ClsDataPreprocessor``.
 
     Raises:
-        ValueError: If the probability is not in [0, 1].
+        ValueError: If the probability is not in [0, 1], or if an image is of
+            a floating-point type but not normalised.
     """
 
     def __init__(self, erasing: float = 0., **kwargs):
@@ -37,10 +41,28 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """As ``ClsDataPreprocessor``, erasing in training."""
-        data = super().forward(data, training)
+        raw = self.to_rgb, self._enable_normalize
+        if self._is_normalised(data['inputs']):
+            self.to_rgb = self._enable_normalize = False
+        try:
+            data = super().forward(data, training)
+        finally:
+            self.to_rgb, self._enable_normalize = raw
         if training and self._mix is None:
             self._erase(data['inputs'])
         return data
+
+    @staticmethod
+    def _is_normalised(inputs: Sequence[torch.Tensor]) -> bool:
+        if not inputs[0].is_floating_point():
+            return False
+        # On another device the comparison would have to wait for it.
+        if inputs[0].device.type == 'cpu' and inputs[0].max() > 64:
+            raise ValueError(
+                'Images of a floating-point type must come normalised, but '
+                f'one has the value {float(inputs[0].max())}: hand them on '
+                'as uint8 (no `to_float32=True`), or normalise them')
+        return True
 
     def _erase_and_mix(
             self, inputs: torch.Tensor,
