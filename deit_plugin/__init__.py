@@ -7,10 +7,9 @@ except ModuleNotFoundError as error:
         '`pip install mmcv-lite` (or the full `mmcv`, if its operators are '
         'needed)') from error
 
-from . import checkpoint
+from . import checkpoint, zoo
 from .datasets import *  # noqa: F401, F403
 from .engine import *  # noqa: F401, F403
 from .models import *  # noqa: F401, F403
-from . import zoo  # isort: skip  (the variants are of these parts)
 
 __all__ = ['checkpoint', 'zoo']

@@ -121,12 +121,13 @@ def table(results: Sequence[dict]) -> str:
             rows.append((result['name'], f'failed: {reason}', *[''] * 4))
             continue
         difference = result['difference']
-        rows.append(
-            (result['name'], _accuracies(result['published'], 1),
-             _accuracies(result['measured'],
-                         2), '-' if difference is None else
-             f'{difference:+.2f}', f'{result["parameters"] / 1e6:.2f}M',
-             f'{result["images_per_second"]:.0f}'))
+        rows.append((
+            result['name'],
+            _accuracies(result['published'], 1),
+            _accuracies(result['measured'], 2),
+            '-' if difference is None else f'{difference:+.2f}',
+            f'{result["parameters"] / 1e6:.2f}M',
+            f'{result["images_per_second"]:.0f}'))
     rows.insert(1, ['---'] * len(rows[0]))
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
 
@@ -192,8 +193,8 @@ def _evaluate_one(name: str, images: Dict[str, List[str]], data: str,
         info = ModelHub.get(name)
         cfg, address = info.config, info.weights
         metrics = info.results[0].metrics
-        for key, words in (('top1', 'Top 1 Accuracy'), ('top5',
-                                                       'Top 5 Accuracy')):
+        for key, words in dict(
+                top1='Top 1 Accuracy', top5='Top 5 Accuracy').items():
             if words in metrics:
                 published[key] = metrics[words]
     else:
