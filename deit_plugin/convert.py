@@ -4,7 +4,7 @@ import json
 import math
 import os
 import os.path as osp
-import shutil
+import tempfile
 from typing import Callable, Dict, List, Optional
 
 import torch
@@ -53,6 +53,7 @@ def convert(source: str,
     """
     if to not in FORMATS:
         raise ValueError(f'--to {to!r} is unknown: choose one of {FORMATS}')
+    target = osp.normpath(target)  # no slash at the end of a folder
     _check_target(target, to, force)
     checkpoint = CheckpointLoader.load_checkpoint(source, 'cpu')
     weights = _weights(checkpoint, source, ema)
@@ -121,26 +122,20 @@ def _check_target(target: str, to: str, force: bool):
 
 
 def _write_whole(target: str, write: Callable[[str], None]):
-    """What a kill leaves is called ``.part``, or the old one ``.old``."""
-    partial, old = target + PARTIAL, target + '.old'
-    os.makedirs(osp.dirname(osp.abspath(target)), exist_ok=True)
-    _remove(partial)
-    try:
-        write(partial)
-        if osp.isdir(target):  # os.replace takes empty folders only
-            _remove(old)
+    """What a kill leaves is a folder ``.part`` beside the target."""
+    parent, name = osp.split(osp.abspath(target))
+    os.makedirs(parent, exist_ok=True)
+    with tempfile.TemporaryDirectory(PARTIAL, name, parent) as scratch:
+        new, old = osp.join(scratch, 'new'), osp.join(scratch, 'old')
+        write(new)
+        if osp.isdir(target):  # os.replace takes no folder with files
             os.rename(target, old)
-        os.replace(partial, target)
-    finally:
-        _remove(partial)
-    _remove(old) if osp.isdir(target) else None
-
-
-def _remove(path: str):
-    if osp.isdir(path):
-        shutil.rmtree(path)
-    elif osp.exists(path):
-        os.remove(path)
+        try:
+            os.replace(new, target)
+        except OSError:
+            if osp.isdir(old):
+                os.rename(old, target)
+            raise
 
 
 def _weights(checkpoint: dict, source: str, ema: bool) -> dict:

@@ -77,7 +77,7 @@ def test_timm_loads_it(kind, to, name, tmp_path):
 def test_transformers_loads_it(kind, tmp_path):
     model = save(kind, tmp_path / 'own.pth')
     target = tmp_path / 'deep' / 'hub'
-    assert not main(['convert', str(tmp_path / 'own.pth'), str(target),
+    assert not main(['convert', str(tmp_path / 'own.pth'), f'{target}/',
                      '--to', 'transformers', '--num-heads', '2'])
     peer = from_transformers(kind, target)
     if kind == 'base':
