@@ -107,25 +107,33 @@ def load_from_local(filename: str, map_location=None) -> dict:
                 'is not taken: `deit-plugin convert --ema` writes it',
                 logger='current')
     if classes := _labels_beside(path):
+        if 'state_dict' not in checkpoint:
+            checkpoint = dict(state_dict=checkpoint)
         checkpoint.setdefault('meta', dict(dataset_meta=dict(classes=classes)))
     return checkpoint
 
 
 def config_beside(path: str) -> dict:
     """transformers' ``config.json`` of a folder or of a file in it, or {}."""
-    folder = path if osp.isdir(path) else osp.dirname(path)
+    path = osp.expanduser(path)
+    if not osp.isdir(path):
+        if osp.basename(path) not in FOLDER_FILES:
+            return {}  # whatever lies there is not of this file
+        path = osp.dirname(path)
     try:
-        with open(osp.join(folder, 'config.json'), encoding='utf-8') as file:
+        with open(osp.join(path, 'config.json'), encoding='utf-8') as file:
             config = json.load(file)
     except (OSError, ValueError):
         return {}
-    return config if config.get('model_type') in ('deit', 'vit') else {}
+    known = isinstance(config, dict) and \
+        config.get('model_type') in ('deit', 'vit')
+    return config if known else {}
 
 
 def _labels_beside(path: str) -> list:
-    if osp.basename(path) not in FOLDER_FILES:
+    labels = config_beside(path).get('id2label')
+    if not isinstance(labels, dict):
         return []
-    labels = config_beside(path).get('id2label', {})
     names = [labels.get(str(i)) for i in range(len(labels))]
     given = any(name != f'LABEL_{i}' for i, name in enumerate(names))
     return names if given and None not in names else []
@@ -156,6 +164,9 @@ def _read(path: str, map_location=None) -> dict:
         if start[:1] == b'<' or start.startswith(b'version https://git-lfs'):
             kind = 'a web page' if start[:1] == b'<' else 'a Git LFS pointer'
             raise ValueError(f'it is {kind}')
+        # Again, since who allows one of them for a while, as timm does,
+        # forbids it afterwards.
+        allow_mmengine_checkpoints()
         return torch.load(path, map_location=map_location, weights_only=True)
     except (FileNotFoundError, ModuleNotFoundError):
         raise

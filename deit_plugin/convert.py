@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from .checkpoint import AVERAGES, config_beside
-from .engine.hooks import PARTIAL
 from .formats import FORMATS, from_mmpretrain, some, to_mmpretrain
 from .models import DeiT
 
@@ -53,11 +52,15 @@ def convert(source: str,
     """
     if to not in FORMATS:
         raise ValueError(f'--to {to!r} is unknown: choose one of {FORMATS}')
-    target = osp.normpath(target)  # no slash at the end of a folder
+    if target.endswith(os.sep) and to != 'transformers':
+        raise ValueError(f'--to {to} writes a file, but {target} is a folder')
+    target = osp.realpath(osp.expanduser(target))
     _check_target(target, to, force)
     checkpoint = CheckpointLoader.load_checkpoint(source, 'cpu')
     weights = _weights(checkpoint, source, ema)
-    recorded = _recorded_config(checkpoint.get('meta', {}).get('cfg', ''))
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, dict) else {}
+    recorded = _recorded_config(meta.get('cfg', ''))
     _check_complete(weights, source)
     if to != 'transformers' and to != 'mmpretrain':
         for name in [n for n in weights
@@ -70,7 +73,7 @@ def convert(source: str,
         for name, value in from_mmpretrain(weights, to).items()
     }
 
-    classes = _classes(checkpoint, weights)
+    classes = _classes(meta, weights)
     if to == 'transformers':
         config = _transformers_config(weights, source, recorded, num_heads,
                                       classes)
@@ -78,8 +81,7 @@ def convert(source: str,
 
         def write(path):
             os.mkdir(path)
-            save_file(renamed, osp.join(path, 'model.safetensors'),
-                      dict(format='pt'))
+            _save_safetensors(renamed, osp.join(path, 'model.safetensors'))
             for name, content in (('config.json', config), (PROCESSOR,
                                                             processor)):
                 with open(osp.join(path, name), 'w') as file:
@@ -87,7 +89,7 @@ def convert(source: str,
     elif to == 'timm' and target.endswith('.safetensors'):
 
         def write(path):
-            save_file(renamed, path, dict(format='pt'))
+            _save_safetensors(renamed, path)
     else:
         content = dict(
             facebook=dict(model=renamed),
@@ -101,6 +103,13 @@ def convert(source: str,
             torch.save(content[to], path)
 
     _write_whole(target, write)
+
+
+def _save_safetensors(weights: dict, path: str):
+    save_file(weights, path, dict(format='pt'))
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)  # else it is the owner's alone
 
 
 def _check_target(target: str, to: str, force: bool):
@@ -122,10 +131,11 @@ def _check_target(target: str, to: str, force: bool):
 
 
 def _write_whole(target: str, write: Callable[[str], None]):
-    """What a kill leaves is a folder ``.part`` beside the target."""
+    """What a kill leaves is a folder ``.tmp`` beside the target; it may hold
+    the folder that was to be replaced."""
     parent, name = osp.split(osp.abspath(target))
     os.makedirs(parent, exist_ok=True)
-    with tempfile.TemporaryDirectory(PARTIAL, name, parent) as scratch:
+    with tempfile.TemporaryDirectory('.tmp', name, parent) as scratch:
         new, old = osp.join(scratch, 'new'), osp.join(scratch, 'old')
         write(new)
         if osp.isdir(target):  # os.replace takes no folder with files
@@ -239,15 +249,17 @@ def _check_heads(weights: dict, recorded: dict, to: str):
             f'{heads[0]}; transformers and mmpretrain can hold it')
 
 
-def _classes(checkpoint: dict, weights: dict) -> List[str]:
-    meta = checkpoint.get('meta') or {}
-    classes = (meta.get('dataset_meta') or {}).get('classes') or \
-        meta.get('CLASSES') or []
+def _classes(meta: dict, weights: dict) -> List[str]:
+    recorded = meta.get('dataset_meta')
+    recorded = recorded if isinstance(recorded, dict) else {}
+    classes = recorded.get('classes') or meta.get('CLASSES')
+    if not isinstance(classes, (list, tuple)):
+        classes = []
     head = weights.get('head.layers.head.weight')
     number = 0 if head is None else len(head)
     if not classes and number == len(IMAGENET_CATEGORIES):
         classes = IMAGENET_CATEGORIES
-    return list(classes) if len(classes) == number else []
+    return [str(c) for c in classes] if len(classes) == number else []
 
 
 def _recorded_config(text: str) -> dict:
@@ -282,14 +294,20 @@ def _transformers_config(weights: dict, source: str, recorded: dict,
     patch, width = found['patch_size'], found['embed_dims']
     if patch[0] != patch[1]:
         raise ValueError(f'transformers has square patches, not {patch}')
+    beside = config_beside(source)
+    if beside.get('hidden_act', 'gelu') != 'gelu':
+        raise ValueError(f'{source} has the activation '
+                         f'{beside["hidden_act"]!r}, a DeiT has gelu')
     side = math.isqrt(found['num_patches'])
-    size = side * patch[0]
-    if side**2 != found['num_patches']:
-        size = backbone.get('img_size')
-        if size is None:
-            raise ValueError(
-                f'{source} has {found["num_patches"]} patch positions, which '
-                'make no square, so the size of its images is unknown')
+    for size in (backbone.get('img_size'), beside.get('image_size'),
+                 side * patch[0]):
+        height, width_ = _pair(size) if size else (0, 0)
+        if height // patch[0] * (width_ // patch[0]) == found['num_patches']:
+            break
+    else:
+        raise ValueError(
+            f'{source} has {found["num_patches"]} patch positions, which '
+            'make no square, so the size of its images is unknown')
     kind = 'DeiT' if found['distilled'] else 'ViT'
     if 'neck.decoder.0.weight' in weights:
         task = 'ForMaskedImageModeling'
@@ -303,7 +321,7 @@ def _transformers_config(weights: dict, source: str, recorded: dict,
         model_type=kind.lower(),
         hidden_size=width,
         num_hidden_layers=found['num_layers'],
-        num_attention_heads=num_heads or _num_heads(backbone, width, source),
+        num_attention_heads=_num_heads(num_heads, backbone, width, source),
         intermediate_size=found['feedforward_channels'],
         hidden_act='gelu',
         hidden_dropout_prob=0.,
@@ -324,43 +342,67 @@ def _transformers_config(weights: dict, source: str, recorded: dict,
     return config
 
 
-def _num_heads(backbone: dict, width: int, source: str) -> int:
+def _num_heads(given: Optional[int], backbone: dict, width: int,
+               source: str) -> int:
     arch = backbone.get('arch')
-    if isinstance(arch, dict) and 'num_heads' in arch:
-        return arch['num_heads']
-    beside = config_beside(source)
-    if 'num_attention_heads' in beside:
-        return beside['num_attention_heads']
-    for known in DeiT.arch_zoo.values():
-        if known['embed_dims'] == width:
-            return known['num_heads']
+    known = [a['num_heads'] for a in DeiT.arch_zoo.values()
+             if a['embed_dims'] == width]
+    for number in (given, arch.get('num_heads') if isinstance(
+            arch, dict) else None,
+                   config_beside(source).get('num_attention_heads'), *known):
+        if number is not None:
+            if number < 1 or width % number:
+                raise ValueError(f'{number} attention heads do not divide a '
+                                 f'width of {width}: give --num-heads')
+            return number
     raise ValueError(f'{source} does not tell the number of attention heads '
                      f'of a model of width {width}: give --num-heads')
 
 
 def _processor_config(config: dict, source: str, recorded: dict) -> dict:
+    source = osp.expanduser(source)
     folder = source if osp.isdir(source) else osp.dirname(source)
     if config_beside(source) and osp.isfile(osp.join(folder, PROCESSOR)):
         with open(osp.join(folder, PROCESSOR), encoding='utf-8') as file:
             return json.load(file)
     own = recorded.get('model', {}).get('data_preprocessor') or \
         recorded.get('data_preprocessor') or {}
-    size = config['image_size']
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
 
     def levels(name, default):
         return [v / 255 for v in own[name]] if own.get(name) else list(default)
 
     return dict(
         image_processor_type='DeiTImageProcessor',
-        do_resize=True,
-        # As the reference evaluates: 256 for 224, 438 for 384.
-        size=dict(height=int(height / .875), width=int(width / .875)),
+        **_geometry(config['image_size'], recorded),
         resample=3,  # bicubic
-        do_center_crop=True,
-        crop_size=dict(height=height, width=width),
         do_rescale=True,
         rescale_factor=1 / 255,
         do_normalize=True,
         image_mean=levels('mean', IMAGENET_DEFAULT_MEAN),
         image_std=levels('std', IMAGENET_DEFAULT_STD))
+
+
+def _geometry(image_size, recorded: dict) -> dict:
+    """As the run was evaluated, or else as the reference does it: 256 and
+    224, 438 and 384."""
+    height, width = _pair(image_size)
+    size, crop = (int(height / .875), int(width / .875)), (height, width)
+    loader = recorded.get('test_dataloader') or {}
+    pipeline = loader.get('dataset', {}).get('pipeline')
+    if pipeline:
+        steps = {step.get('type'): step for step in pipeline}
+        resize = steps.get('ResizeEdge') or steps.get('Resize') or {}
+        size = _pair(resize['scale'])[::-1] if 'scale' in resize else None
+        centre = steps.get('CenterCrop')
+        crop = _pair(centre['crop_size']) if centre else None
+    geometry = dict(
+        do_resize=size is not None, do_center_crop=crop is not None)
+    if size:
+        geometry['size'] = dict(height=size[0], width=size[1])
+    if crop:
+        geometry['crop_size'] = dict(height=crop[0], width=crop[1])
+    return geometry
+
+
+def _pair(size) -> tuple:
+    return tuple(size) if isinstance(size, (list, tuple)) else (size, size)

@@ -90,6 +90,9 @@ def to_mmpretrain(
         ValueError: If the weights are timm's or transformers', but not all
             of them are those of a DeiT.
     """
+    if strange := [name for name, value in state_dict.items()
+                   if not isinstance(value, torch.Tensor)]:
+        return None, {name: state_dict[name] for name in strange}
     names = {
         name: re.sub(r'^((module|_orig_mod)\.)+', '', name)
         for name in state_dict
@@ -127,7 +130,9 @@ def to_mmpretrain(
             left_out.append(old)
         else:
             unplaced.append(old)
-    unplaced += _fuse_qkv(renamed)
+    original = {new: old for old, name in names.items()
+                if (new := _rename(name, table))}
+    unplaced += [original[name] for name in _fuse_qkv(renamed)]
     if unplaced:
         raise ValueError(
             f'The names are {found}\'s, but a DeiT has no place for '
@@ -212,7 +217,8 @@ def _rename(name: str, table: Dict[str, str]) -> Optional[str]:
 
 
 def _fuse_qkv(state_dict: dict) -> Sequence[str]:
-    """Join query, key and value in place; returns those without the rest."""
+    """Join query, key and value in place; returns those without the rest, or
+    beside a joined one."""
     alone = []
     for first in [n for n in state_dict if re.search(r'\.attn\.[qkv]\.', n)]:
         if first not in state_dict:
@@ -220,8 +226,9 @@ def _fuse_qkv(state_dict: dict) -> Sequence[str]:
         parts = [re.sub(r'(?<=\.attn\.)[qkv]', p, first) for p in 'qkv']
         present = [part for part in parts if part in state_dict]
         values = [state_dict.pop(part) for part in present]
-        if len(present) == 3:
-            state_dict[parts[0].replace('.q.', '.qkv.')] = torch.cat(values)
+        fused = parts[0].replace('.q.', '.qkv.')
+        if len(present) == 3 and fused not in state_dict:
+            state_dict[fused] = torch.cat(values)
         else:
             alone += present
     return alone

@@ -18,7 +18,7 @@ from mmpretrain.apis.model import ModelHub
 from mmpretrain.datasets.custom import CustomDataset
 from timm.data import ImageNetInfo
 
-from .engine.hooks import AtomicLocalBackend
+from .engine.hooks import AtomicLocalBackend, FilledModelHook
 from .formats import some, to_mmpretrain
 
 ROOT = osp.join(osp.dirname(osp.abspath(__file__)), '.mim')
@@ -83,11 +83,13 @@ def evaluate(names: Sequence[str],
     if output and osp.exists(output) and not force:
         raise FileExistsError(f'{output} is there already: choose another '
                               'name, or replace it with --force')
+    if output and osp.isdir(output):
+        raise FileExistsError(f'{output} is a folder: name a file')
     if weights and not osp.isdir(weights):
         raise FileNotFoundError(f'--weights {weights!r} is no folder')
     names = list(names) or variants(published_weights=True)
     if unknown := [n for n in names
-                   if n not in variants() and not n.endswith('.py')]:
+                   if n not in variants() and not osp.isfile(n)]:
         raise ValueError(f'{unknown} are no variants: choose from '
                          f'{", ".join(variants())}, or give a config (.py)')
     images = _images(data)
@@ -117,7 +119,7 @@ def table(results: Sequence[dict]) -> str:
              'difference', 'parameters', 'images/s')]
     for result in results:
         if 'error' in result:
-            reason = result['error'].splitlines()[0]
+            reason = result['error'].strip().splitlines()[-1]
             rows.append((result['name'], f'failed: {reason}', *[''] * 4))
             continue
         difference = result['difference']
@@ -145,7 +147,7 @@ def _images(data: str) -> Dict[str, List[str]]:
         raise FileNotFoundError(f'--data {data!r} is no folder')
     images = {}
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.is_dir():
+        if entry.is_dir() and not entry.name.startswith('.'):
             images[entry.name] = sorted(
                 osp.join(parent, file)
                 for parent, _, files in os.walk(entry.path) for file in files
@@ -200,13 +202,16 @@ def _evaluate_one(name: str, images: Dict[str, List[str]], data: str,
     else:
         cfg = Config.fromfile(name)
     path = _weights_of(name, address, weights)
+    published_classes = cfg.model.head.num_classes
     _match_classes(cfg, path)
     num_classes = cfg.model.head.num_classes
+    if num_classes != published_classes:
+        published = {}  # of ImageNet
     labels = _labels(list(images), num_classes)
     rate = Rate(sum(map(len, images.values())))
     with tempfile.TemporaryDirectory() as folder:
         listing = osp.join(folder, 'images.txt')
-        with open(listing, 'w') as file:
+        with open(listing, 'w', encoding='utf-8') as file:
             for label, paths in zip(labels, images.values()):
                 file.writelines(f'{osp.abspath(p)} {label}\n' for p in paths)
         loader = cfg.test_dataloader
@@ -230,6 +235,8 @@ def _evaluate_one(name: str, images: Dict[str, List[str]], data: str,
             experiment_name=f'evaluate_{uuid.uuid4().hex}')
         runner = Runner.from_cfg(cfg)
         runner.register_hook(rate)
+        if not any(isinstance(h, FilledModelHook) for h in runner.hooks):
+            runner.register_hook(FilledModelHook())
         metrics = runner.test()
         for handler in runner.logger.handlers:
             if isinstance(handler, logging.FileHandler):
@@ -256,6 +263,9 @@ def _match_classes(cfg: Config, path: str):
     head = weights.get('head.layers.head.weight')
     if head is not None:
         cfg.model.head.num_classes = len(head)
+        for owner in (cfg, cfg.model):  # it makes one-hot labels
+            if owner.get('data_preprocessor'):
+                owner.data_preprocessor.num_classes = len(head)
 
 
 class Rate(Hook):

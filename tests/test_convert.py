@@ -243,6 +243,62 @@ def test_the_moving_average(tmp_path):
         convert(target, str(tmp_path / 'c.pth'), 'timm', ema=True)
 
 
+def test_another_files_config_is_not_this_ones(tmp_path):
+    save('both', tmp_path / 'a.pth')
+    (tmp_path / 'config.json').write_text(
+        json.dumps(dict(model_type='deit', num_attention_heads=8)))
+    (tmp_path / 'preprocessor_config.json').write_text('{"size": 999}')
+    with pytest.raises(ValueError, match='--num-heads'):
+        convert(str(tmp_path / 'a.pth'), str(tmp_path / 'b'), 'transformers')
+    convert(str(tmp_path / 'a.pth'), str(tmp_path / 'b'), 'transformers',
+            num_heads=2)
+    assert 'size": 999' not in (
+        tmp_path / 'b' / 'preprocessor_config.json').read_text()
+
+
+def test_a_grid_that_is_no_square(tmp_path):
+    cfg = 'model = dict(backbone=dict(img_size=(16, 64)))'
+    model = save('both', tmp_path / 'a.pth', img_size=(16, 64), cfg=cfg)
+    convert(str(tmp_path / 'a.pth'), str(tmp_path / 'b'), 'transformers',
+            num_heads=2)
+    peer = from_transformers('both', tmp_path / 'b')
+    x = torch.randn(2, 3, 16, 64)
+    torch.testing.assert_close(
+        answer(peer, x), answer(model, x), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize('pipeline, expected', [
+    ("[dict(type='Resize', scale=(16, 12))]",
+     dict(size=dict(height=12, width=16), do_center_crop=False)),
+    ("[dict(type='ResizeEdge', scale=40), dict(type='CenterCrop', "
+     'crop_size=32)]', dict(
+         size=dict(height=40, width=40), crop_size=dict(height=32, width=32))),
+    ("[dict(type='PackInputs')]",
+     dict(do_resize=False, do_center_crop=False)),
+])
+def test_images_are_prepared_as_in_the_run(pipeline, expected, tmp_path):
+    cfg = f'test_dataloader = dict(dataset=dict(pipeline={pipeline}))'
+    save('both', tmp_path / 'a.pth', cfg=cfg)
+    convert(str(tmp_path / 'a.pth'), str(tmp_path / 'b'), 'transformers',
+            num_heads=2)
+    given = json.loads(
+        (tmp_path / 'b' / 'preprocessor_config.json').read_text())
+    assert {key: given[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize('meta', [
+    None, [], dict(dataset_meta=dict(classes=5)),
+    dict(dataset_meta=dict(classes=[['a']] * NUM_CLASSES)), dict(cfg=3)
+])
+def test_odd_logs_of_a_run(meta, tmp_path):
+    model = ours('both')
+    torch.save(
+        dict(state_dict=model.state_dict(), meta=meta), tmp_path / 'a.pth')
+    convert(str(tmp_path / 'a.pth'), str(tmp_path / 'b'), 'transformers',
+            num_heads=2)
+    from_transformers('both', tmp_path / 'b')
+
+
 # --- nothing is lost ------------------------------------------------------
 
 
@@ -304,6 +360,22 @@ def test_a_head_on_the_distillation_token_is_refused(tmp_path):
     save('cls', tmp_path / 'a.pth', cfg=cfg)
     with pytest.raises(ValueError, match='distillation token'):
         convert(str(tmp_path / 'a.pth'), str(tmp_path / 'b'), 'transformers')
+
+
+@pytest.mark.parametrize('number', [0, 3])
+def test_a_number_of_heads_that_cannot_be(number, tmp_path):
+    save('both', tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=f'{number} attention heads'):
+        convert(str(tmp_path / 'a.pth'), str(tmp_path / 'b'), 'transformers',
+                num_heads=number)
+
+
+def test_another_activation_is_refused(tmp_path):
+    peer = huggings('both')
+    peer.config.hidden_act = 'relu'
+    peer.save_pretrained(tmp_path / 'hub')
+    with pytest.raises(ValueError, match="activation 'relu'"):
+        convert(str(tmp_path / 'hub'), str(tmp_path / 'b'), 'transformers')
 
 
 def test_the_number_of_heads_is_asked_for(tmp_path, capsys):

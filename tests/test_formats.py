@@ -330,6 +330,35 @@ def test_a_moving_average_beside_the_weights_is_told_of(
     assert 'moving average' in said[0] and 'model_ema' in said[0]
 
 
+def test_class_names_beside_weights_of_pytorch(tmp_path):
+    peer = huggings('both')
+    peer.config.id2label = {i: f'class {i}' for i in range(NUM_CLASSES)}
+    _version_4(peer, tmp_path)
+    peer.config.save_pretrained(tmp_path)
+    model = ours('both')
+    for path in (tmp_path, tmp_path / 'pytorch_model.bin'):
+        checkpoint = load_checkpoint(model, str(path), strict=True)
+        assert checkpoint['meta']['dataset_meta']['classes'][1] == 'class 1'
+    load_strict(model, str(tmp_path))
+
+
+@pytest.mark.parametrize('content', [
+    '[]', 'null', '{"model_type": "deit", "id2label": null}',
+    '{"model_type": "deit", "id2label": ["a"]}'
+])
+def test_an_odd_config_beside_the_weights(content, tmp_path):
+    _version_4(huggings('both'), tmp_path)
+    (tmp_path / 'config.json').write_text(content)
+    load_checkpoint(ours('both'), str(tmp_path), strict=True)
+
+
+def test_what_timm_allowed_for_a_while_is_still_allowed(tmp_path):
+    path = _facebook_training(timms('both'), tmp_path)
+    with torch.serialization.safe_globals([__import__('argparse').Namespace]):
+        pass
+    load_checkpoint(ours('both'), str(path), strict=True)
+
+
 # --- each way in ----------------------------------------------------------
 
 
@@ -510,6 +539,36 @@ def test_fused_and_split_attention_are_the_same_weights():
     fused, again = to_mmpretrain(state)[1], to_mmpretrain(split)[1]
     assert fused.keys() == again.keys()
     assert all(torch.equal(fused[k], again[k]) for k in fused)
+
+
+def test_fused_beside_split_attention_is_refused():
+    state = timms('both').state_dict()
+    name = 'blocks.1.attn.qkv.bias'
+    for part, third in zip('qkv', state[name].chunk(3)):
+        state[name.replace('qkv', part)] = third
+    with pytest.raises(ValueError, match=r'place for blocks\.1\.attn\.q\.'):
+        to_mmpretrain(state)
+
+
+@pytest.mark.parametrize('save', [_facebook, _folder, _own])
+def test_lora_does_not_start_from_a_random_backbone(save, tmp_path):
+    cfg = dict(
+        type='LoRAModel',
+        module=dict(
+            type='DistilledClassifier',
+            backbone=dict(
+                type='DeiT', arch=ARCH, img_size=SIDE, patch_size=8,
+                distilled=True),
+            neck=TOKENS,
+            head=DUAL),
+        alpha=1,
+        rank=1,
+        targets=[dict(type='qkv')])
+    peer = huggings('both') if save is _folder else \
+        ours('both') if save is _own else timms('both')
+    path = save(peer, tmp_path) or tmp_path / 'a.pth'
+    with pytest.raises(ValueError, match='lacks'):
+        load_checkpoint(build(cfg), str(path))
 
 
 # --- wrong files ----------------------------------------------------------

@@ -27,9 +27,11 @@ class DeiTImageProcessor(BaseTransform):
     """transformers' image processor of a checkpoint, for evaluation.
 
     Everything is read from the checkpoint's ``preprocessor_config.json``:
-    both sides are resized (Pillow), the centre is cropped, the values are
-    scaled and normalised. The image leaves in RGB and normalised, as float32;
-    :class:`DeiTDataPreprocessor` hands such images on as they are.
+    both sides are resized (as transformers does on Pillow; its processor on
+    torchvision differs by a level or two at hard edges), the centre is
+    cropped, the values are scaled and normalised. The image leaves in RGB and
+    normalised, as float32; :class:`DeiTDataPreprocessor` hands such images on
+    as they are.
 
     In a pipeline it stands between ``LoadImageFromFile`` and ``PackInputs``.
 
@@ -42,7 +44,8 @@ class DeiTImageProcessor(BaseTransform):
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is of another processor.
+        ValueError: If it is of another processor, or names another kind of
+            size.
     """
     _DEFAULTS = dict(
         DeiT=dict(
@@ -77,9 +80,15 @@ class DeiTImageProcessor(BaseTransform):
                 image_mean=[.5] * 3,
                 image_std=[.5] * 3),
             **self._DEFAULTS[kind],
-            **{k: v
-               for k, v in given.items() if v is not None}
+            **given
         }
+        size = self.cfg['size']
+        if self.cfg['do_resize'] and isinstance(size, dict):
+            sides = {key for key, value in size.items() if value is not None}
+            if sides not in ({'height', 'width'}, {'shortest_edge'}):
+                raise ValueError(
+                    f'{path} has the size {size}: only height and width, or '
+                    'shortest_edge, are known here')
 
     def transform(self, results: dict) -> dict:
         """Process ``img``, (H, W, 3) in BGR and 0 to 255."""

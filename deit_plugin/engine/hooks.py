@@ -121,7 +121,8 @@ class AtomicCheckpointHook(CheckpointHook):
         if is_main_process():
             for path in glob.glob(
                     osp.join(glob.escape(self.out_dir), '*' + PARTIAL)):
-                os.remove(path)
+                if osp.isfile(path):
+                    os.remove(path)
 
     def after_train(self, runner) -> None:
         """Publish as ``CheckpointHook`` does, and say what was reached."""
@@ -198,7 +199,8 @@ class FilledModelHook(Hook):
         model = runner.model
         model = model.module if is_model_wrapper(model) else model
         given = checkpoint.get('state_dict', checkpoint)
-        if isinstance(getattr(model, 'backbone', None), DeiT):
+        deit = isinstance(getattr(model, 'backbone', None), DeiT)
+        if deit:
             given = to_mmpretrain(given)[1]
         given = {
             re.sub(r'^module\.', '', name): getattr(value, 'shape', None)
@@ -207,8 +209,9 @@ class FilledModelHook(Hook):
         lacking = [
             name for name, value in model.state_dict().items()
             if given.get(name) != value.shape and name != 'backbone.pos_embed'
+            and not name.endswith('num_batches_tracked')
         ]
-        foreign = any(
+        foreign = deit and any(
             name.startswith('backbone.') and
             (name in given or name != 'backbone.dist_token')
             for name in lacking)

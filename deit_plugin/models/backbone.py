@@ -123,7 +123,7 @@ class DeiT(VisionTransformer):
 
         for cfg in _as_list(kwargs.get('init_cfg')):
             # Not all files have it; those that do are read without, too.
-            if cfg.get('prefix') == 'backbone.':
+            if cfg.get('prefix') in ('backbone', 'backbone.'):
                 kwargs['init_cfg'] = [
                     {k: v for k, v in c.items() if k != 'prefix'}
                     for c in _as_list(kwargs['init_cfg'])
@@ -300,7 +300,8 @@ class DeiT(VisionTransformer):
         optional |= {k for k in own if k.startswith(prefix + 'ln2.')}
         missing = sorted(own.keys() - given - optional)
         unknown = sorted(given - own.keys() - optional)
-        if any('.lora_' in k for k in own):
+        if any('.lora_' in k for k in own) and \
+                any('.lora_' in k for k in given):
             missing = []  # mmpretrain's LoRAModel stores its own part alone
         if missing or unknown:
             raise ValueError(
@@ -385,7 +386,7 @@ def _translate(name: str, parent: nn.Module, state_dict: dict, prefix: str,
     """Give a whole model's state dict the names under which ``parent`` has
     its DeiT, ``name`` (none: it is the DeiT itself)."""
     own = name and name + '.'
-    if prefix:
+    if prefix or own and not isinstance(getattr(parent, name), DeiT):
         return
     if own and any(key.startswith(own) for key in state_dict):
         # mmcls 0.x keeps what the moving average replaced, as copies.
