@@ -58,7 +58,8 @@ def test_custom_imports_in_a_config_of_mmpretrain(tmp_path):
 ])
 def test_snippet_of_the_readme(tmp_path, base):
     with open(osp.join(ROOT_FOLDER, 'README.md')) as file:
-        snippet, = re.findall(r'```python\n(.*?)```', file.read(), re.S)
+        snippet, = re.findall(r'```python\n(custom_imports.*?)```',
+                              file.read(), re.S)
     path = tmp_path / 'mine.py'
     path.write_text(f"_base_ = ['mmpretrain::{base}.py']\n{snippet}")
     cfg = Config.fromfile(path)
