@@ -18,7 +18,8 @@ from mmpretrain.apis.model import ModelHub
 from mmpretrain.datasets.custom import CustomDataset
 from timm.data import ImageNetInfo
 
-from .engine.hooks import AtomicLocalBackend, FilledModelHook
+from .engine.hooks import FilledModelHook
+from .fileio import AtomicLocalBackend
 from .formats import some, to_mmpretrain
 
 ROOT = osp.join(osp.dirname(osp.abspath(__file__)), '.mim')

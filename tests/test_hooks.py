@@ -7,7 +7,8 @@ import pytest
 import torch
 from conftest import build, make_runner
 
-from deit_plugin.engine.hooks import AtomicLocalBackend
+from deit_plugin.engine import FiniteLossHook
+from deit_plugin.fileio import AtomicLocalBackend
 
 
 def checkpoints(folder):
@@ -205,3 +206,12 @@ def test_a_checkpoint_that_does_not_fill_the_model(distilled_cfg, tmp_path,
                      log)
     torch.save(dict(state_dict=tuned.model.state_dict(), meta={}), path)
     runner(**evaluate).test()
+
+
+def test_what_is_logged_is_fetched_at_once():
+    """The other hooks then wait for no device."""
+    outputs = dict(
+        loss=torch.tensor(1.5, requires_grad=True), acc=torch.tensor([40.]))
+    FiniteLossHook().after_train_iter(None, 0, None, outputs)
+    assert outputs == dict(loss=1.5, acc=40.)
+    assert all(isinstance(value, float) for value in outputs.values())

@@ -1,41 +1,20 @@
 """Hooks that keep a training run's results safe."""
 import glob
+import math
 import os
 import os.path as osp
 import re
 
 import torch
 from mmengine.dist import is_main_process
-from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop
 from mmpretrain.registry import HOOKS
 
+from ..fileio import PARTIAL, AtomicLocalBackend
 from ..formats import to_mmpretrain
 from ..models import DeiT
-
-PARTIAL = '.part'  # what a killed write leaves, until the next run
-
-
-@register_backend('atomic_local')
-class AtomicLocalBackend(LocalBackend):
-    """Local files that are written whole or not at all."""
-
-    def put(self, obj: bytes, filepath: str) -> None:
-        """Write bytes beside the file, then put them in its place."""
-        filepath = os.fspath(filepath)
-        os.makedirs(osp.dirname(osp.abspath(filepath)), exist_ok=True)
-        partial = filepath + PARTIAL
-        try:
-            with open(partial, 'wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, filepath)
-        finally:
-            if osp.exists(partial):
-                os.remove(partial)
 
 
 @HOOKS.register_module()
@@ -145,8 +124,11 @@ class FiniteLossHook(Hook):
     checkpoint is written after such an iteration, nor one whose weights are
     not finite: in distributed training the loss of another process may be the
     one that was not.
+
+    To look at the loss is to wait for the device. All that is logged is
+    fetched with it, which mmengine's own hooks would wait for one by one.
     """
-    priority = 'VERY_HIGH'  # before anything is averaged or saved
+    priority = 'HIGHEST'  # before anything is logged, averaged or saved
 
     def after_train_iter(self, runner, batch_idx, data_batch=None,
                          outputs=None) -> None:
@@ -155,9 +137,14 @@ class FiniteLossHook(Hook):
         Raises:
             FloatingPointError: If it is not finite.
         """
-        if torch.isfinite(outputs['loss']).all():
+        values = torch.stack([
+            torch.as_tensor(v, dtype=torch.float32).detach().mean()
+            for v in outputs.values()
+        ]).tolist()
+        outputs.update(zip(outputs, values))
+        if math.isfinite(outputs['loss']):
             return
-        parts = ', '.join(f'{k} {float(v):g}' for k, v in outputs.items())
+        parts = ', '.join(f'{k} {v:g}' for k, v in outputs.items())
         raise FloatingPointError(
             f'The loss is not finite at iteration {runner.iter + 1} (epoch '
             f'{runner.epoch + 1}): {parts}. Training stops and saves nothing '
