@@ -6,56 +6,31 @@ thousand. The seeds are fixed, so a test that passes passes always.
 """
 import math
 import random
-from copy import copy, deepcopy
+from copy import deepcopy
 from pathlib import Path
 
-import mmcv
 import mmpretrain.datasets  # noqa: F401
 import numpy as np
 import pytest
 import timm.data.auto_augment as timm_auto
 import torch
+from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmpretrain.models import RandomBatchAugment
 from mmpretrain.registry import MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 from PIL import Image
 from sklearn.datasets import load_sample_image
+from timm.data import create_transform
 from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
-from torchvision.transforms import RandomResizedCrop
-from torchvision.transforms.functional import resized_crop
+
+from deit_plugin.models import data_preprocessor
+from deit_plugin.models.rand_augment import NAMES, Plan, RandAugment
 
 CONFIG = Path(__file__).parents[1] / 'configs' / 'deit_tiny.py'
-IMAGES = 20000
-# mmpretrain's name of an operation, and its direction: timm's name.
-TIMM_NAMES = {
-    'Posterize': 'PosterizeIncreasing',
-    'Solarize': 'SolarizeIncreasing',
-    'ColorTransform': 'ColorIncreasing',
-    'Contrast': 'ContrastIncreasing',
-    'Brightness': 'BrightnessIncreasing',
-    'Sharpness': 'SharpnessIncreasing',
-    'Shear horizontal': 'ShearX',
-    'Shear vertical': 'ShearY',
-    'Translate horizontal': 'TranslateXRel',
-    'Translate vertical': 'TranslateYRel',
-}
-# The argument that does nothing, and how far a level moves it either way.
-SIGNED = {
-    'Rotate': (0, 3.),
-    'ColorIncreasing': (1, .09),
-    'ContrastIncreasing': (1, .09),
-    'BrightnessIncreasing': (1, .09),
-    'SharpnessIncreasing': (1, .09),
-    'ShearX': (0, .03),
-    'ShearY': (0, .03),
-    'TranslateXRel': (0, .045),
-    'TranslateYRel': (0, .045),
-}
-UNSIGNED = 'PosterizeIncreasing', 'SolarizeIncreasing', 'SolarizeAdd'
-PLAIN = 'AutoContrast', 'Equalize', 'Invert'
-GEOMETRIC = 'Rotate', 'ShearX', 'ShearY', 'TranslateXRel', 'TranslateYRel'
+IMAGES = 1500
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -83,10 +58,10 @@ def seed_all(seed=0):
     torch.manual_seed(seed)
 
 
-def transform(cfg, name):
-    pipeline = cfg.train_dataloader.dataset.pipeline
-    found, = [t for t in pipeline if t['type'] == name]
-    return TRANSFORMS.build(found)
+def pipeline(cfg, **kwargs):
+    """The config's, its first transform with other arguments."""
+    first, *rest = cfg.train_dataloader.dataset.pipeline
+    return Compose([TRANSFORMS.build(t) for t in ({**first, **kwargs}, *rest)])
 
 
 def preprocessor(cfg, **kwargs):
@@ -113,235 +88,17 @@ def assert_share(hits, expected):
     assert abs(np.mean(hits) - expected) < tolerance
 
 
-def test_nothing_else_is_in_the_pipeline(cfg):
-    assert [t['type'] for t in cfg.train_dataloader.dataset.pipeline] == [
-        'LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip', 'RandAugment',
-        'PackInputs'
-    ]
-
-
-# Loading, cropping and flipping
-
-
-@pytest.mark.parametrize('mode', ['RGB', 'L', 'CMYK'])
-def test_loading_is_pillows(cfg, photo, tmp_path, mode):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # lies on its side, which the reference does not see
-    path = tmp_path / 'photo.jpg'
-    photo.convert(mode).save(path, exif=exif)
-    ours = transform(cfg, 'LoadImageFromFile')(dict(img_path=str(path)))
-    theirs = np.array(Image.open(path).convert('RGB'))
-    np.testing.assert_array_equal(ours['img'][..., ::-1], theirs)
-
-
-@pytest.mark.parametrize('shape', [(375, 500), (1000, 100)])
-def test_crops_are_torchvisions(cfg, shape):
-    crop = transform(cfg, 'RandomResizedCrop')
-    peer = RandomResizedCrop(224, scale=(.08, 1.), ratio=(3 / 4, 4 / 3))
-    image = np.empty((*shape, 3), np.uint8)
-    tensor = torch.empty(3, *shape)
-    ours = [crop.rand_crop_params(image) for _ in range(4000)]
-    theirs = [
-        peer.get_params(tensor, peer.scale, peer.ratio) for _ in range(4000)
-    ]
-    top, left, height, width = np.transpose(ours)
-    peer_top, peer_left, peer_height, peer_width = np.transpose(theirs)
-    assert_same_distribution(height * width, peer_height * peer_width)
-    assert_same_distribution(width / height, peer_width / peer_height)
-    assert_same_distribution(top, peer_top)
-    assert_same_distribution(left, peer_left)
-
-
-def test_cropped_pixels_are_pillows(cfg):
-    crop = transform(cfg, 'RandomResizedCrop')
-    photo = load_sample_image('china.jpg')
-    for i in range(5):
-        seed_all(i)
-        box = crop.rand_crop_params(photo)
-        seed_all(i)
-        ours = crop(dict(img=photo))['img']
-        theirs = resized_crop(
-            Image.fromarray(photo), *box, (224, 224), Image.BICUBIC)
-        np.testing.assert_array_equal(ours, np.array(theirs))
-
-
-def test_flips(cfg):
-    flip = transform(cfg, 'RandomFlip')
-    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    flipped = []
-    for _ in range(4000):
-        out = flip(dict(img=image))['img']
-        flipped.append(not np.array_equal(out, image))
-        assert np.array_equal(out[:, ::-1] if flipped[-1] else out, image)
-    assert_share(flipped, .5)
-
-
-# RandAugment
-
-
-def timm_policy():
-    return timm_auto.rand_augment_transform(
-        'rand-m9-mstd0.5-inc1',
-        dict(
-            translate_const=100,
-            img_mean=(124, 116, 104),
-            interpolation=Image.BICUBIC))
-
-
-def timm_name(operation):
-    name = type(operation).__name__
-    if hasattr(operation, 'direction'):
-        name = f'{name} {operation.direction}'
-    return TIMM_NAMES.get(name, name)
-
-
-class Log(list):
-    """What was drawn: a name, if it was applied, and with which argument."""
-
-    def watch(self, name, operation):
-
-        def draw(image):
-            self.append((name, False, None))
-            return operation(image)
-
-        return draw
-
-    def applied(self, image, *args, **kwargs):
-        argument = (*args, *kwargs.values(), None)[0]
-        self[-1] = self[-1][0], True, argument
-        return image
-
-
-def draw_ours(policy, monkeypatch):
-    log = Log()
-    for name in ('auto_contrast', 'imequalize', 'iminvert', 'imrotate',
-                 'posterize', 'solarize', 'adjust_color', 'adjust_contrast',
-                 'adjust_brightness', 'adjust_sharpness', 'imshear',
-                 'imtranslate'):
-        monkeypatch.setattr(mmcv, name, log.applied)
-    policy.transforms = [
-        log.watch(timm_name(t),
-                  add(t, log) if timm_name(t) == 'SolarizeAdd' else t)
-        for t in policy.transforms
-    ]
-    for _ in range(IMAGES):
-        # Of one pixel, so that an offset is a share of the side.
-        policy(dict(img=np.zeros((1, 1, 3), np.uint8)))
-    return log
-
-
-def add(operation, log):
-    """It calls nothing of mmcv, but a black image tells what was added."""
-
-    def call(results):
-        added = int(operation(results)['img'].max())
-        if added:
-            log.applied(None, added)
-        return dict(img=np.zeros((1, 1, 3), np.uint8))
-
-    return call
-
-
-def draw_timms(policy):
-    log = Log()
-    policy.ops = [copy(op) for op in policy.ops]
-    for op in policy.ops:
-        # Without the keywords: the fill colour is no argument drawn.
-        op.aug_fn = lambda image, *args, **_: log.applied(image, *args)
-    policy.ops = [log.watch(op.name, op) for op in policy.ops]
-    for _ in range(IMAGES):
-        policy(None)
-    return log
-
-
-@pytest.fixture(scope='module')
-def drawn(cfg):
-    """Ours and timm's draws for as many images."""
-    seed_all()
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        ours = draw_ours(transform(cfg, 'RandAugment'), monkeypatch)
-    return ours, draw_timms(timm_policy())
-
-
-def arguments(log, name):
-    values = [argument for n, on, argument in log if n == name and on]
-    if name == 'SolarizeIncreasing':
-        # No pixel lies between a threshold and the next whole number, which
-        # is the one that timm takes.
-        values = np.ceil(values)
-    return np.array(values, float)
-
-
-def levels(log):
-    return np.concatenate([
-        abs(arguments(log, name) - centre) / step
-        for name, (centre, step) in SIGNED.items()
-    ])
-
-
-def test_operations_and_how_often(cfg, drawn):
-    names = [timm_name(t) for t in transform(cfg, 'RandAugment').transforms]
-    assert names == timm_auto._RAND_INCREASING_TRANSFORMS
-    assert len(names) == 15
-    for log in drawn:
-        assert len(log) == 2 * IMAGES
-        picked = np.array([name for name, _, _ in log])
-        applied = np.array([on for _, on, _ in log])
-        assert_share(applied, .5)
-        for name in names:
-            assert_share(picked == name, 1 / 15)
-            assert_share(applied[picked == name], .5)
-        # With replacement, and independently.
-        assert_share(picked[::2] == picked[1::2], 1 / 15)
-        assert_share(applied[::2] == applied[1::2], .5)
-
-
-@pytest.mark.parametrize('name', [*SIGNED, *UNSIGNED])
-def test_arguments_are_drawn_as_timms(drawn, name):
-    ours, theirs = (arguments(log, name) for log in drawn)
-    assert_same_distribution(ours, theirs)
-    if name in SIGNED:
-        assert_share(ours > SIGNED[name][0], .5)
-
-
-def test_levels_are_normal_and_clipped(drawn):
-    ours, theirs = (levels(log) for log in drawn)
-    assert_same_distribution(ours, theirs)
-    assert abs(np.median(ours) - 9) < .03
-    assert ours.max() < 10 + 1e-6
-    above = .5 * math.erfc(2 / math.sqrt(2))  # two deviations over 9
-    assert_share(ours > 10 - 1e-6, above)
-
-
-@pytest.fixture(scope='module')
-def photo():
-    image = Image.fromarray(load_sample_image('china.jpg'))
-    return image.resize((224, 224), Image.BICUBIC)
-
-
-def ours_on(photo, operation, level, negative):
-    operation = copy(operation)
-    operation.prob, operation.magnitude_std = 1., 0
-    operation.magnitude_level = level
-    operation.random_negative_prob *= 2 * negative  # 0.5 or, unsigned, 0
-    bgr = np.array(photo)[..., ::-1].copy()
-    return operation(dict(img=bgr))['img'][..., ::-1].astype(int)
-
-
-def timms_on(photo, operation, level, negative, monkeypatch):
-    # mmcv turns and moves to the other side; either is drawn half the time.
-    if operation.name in GEOMETRIC:
-        negative = not negative
-    monkeypatch.setattr(timm_auto, '_randomly_negate', lambda v: -v
-                        if negative else v)
-    operation = copy(operation)
-    operation.prob, operation.magnitude_std = 1., 0
-    operation.magnitude = level
-    if operation.name in ('ShearX', 'ShearY'):
-        operation.aug_fn = centred(operation.aug_fn)
-    if operation.name == 'PosterizeIncreasing':
-        operation.aug_fn = posterize
-    return np.array(operation(photo)).astype(int)
+def reference(size=224):
+    """As DeiT's reference makes it."""
+    return create_transform(
+        size,
+        is_training=True,
+        color_jitter=.4,  # which RandAugment stands for
+        auto_augment='rand-m9-mstd0.5-inc1',
+        interpolation='bicubic',
+        re_prob=.25,
+        re_mode='pixel',
+        re_count=1)
 
 
 def posterize(image, bits, **_):
@@ -351,46 +108,166 @@ def posterize(image, bits, **_):
         else Image.new('RGB', image.size)
 
 
-def centred(shear):
-    """Pillow shears around the image's corner and OpenCV around the centre
-    of the first pixel: 0.15 pixels apart at most, in a mean of 1.1 to 1.9."""
-
-    def call(image, factor, **kwargs):
-        matrix = [1, factor, -factor / 2, 0, 1, 0]
-        if shear is timm_auto.shear_y:
-            matrix = [1, 0, 0, factor, 1, -factor / 2]
-        return image.transform(image.size, Image.AFFINE, matrix, **kwargs)
-
-    return call
+def normalised(images):
+    """Of RGB images, (..., 3, H, W)."""
+    mean, std = (torch.tensor(v)[:, None, None] for v in (MEAN, STD))
+    return (images - mean) / std
 
 
-@pytest.mark.parametrize('negative', [False, True])
-@pytest.mark.parametrize('level', [0, 5, 7.3, 9, 10])
-@pytest.mark.parametrize('i', range(15))
-def test_pixels_are_timms(cfg, photo, monkeypatch, i, level, negative):
-    operation = transform(cfg, 'RandAugment').transforms[i]
-    name = timm_name(operation)
-    ours = ours_on(photo, operation, level, negative)
-    theirs = timms_on(photo, timm_policy().ops[i], level, negative,
-                      monkeypatch)
-    gap = abs(ours - theirs)
-    if name in (*PLAIN, *UNSIGNED):
-        assert gap.max() == 0
-    elif name in ('BrightnessIncreasing', 'ContrastIncreasing'):
-        assert gap.max() <= 1 and gap.mean() < .05  # float32, then cut
-    elif name == 'ColorIncreasing':
-        # OpenCV rounds where Pillow cuts the fraction off.
-        assert gap.max() <= 2 and gap.mean() < .5
-    elif name == 'SharpnessIncreasing':
-        # Pillow leaves the outermost pixels, OpenCV mirrors the image there.
-        assert gap[1:-1, 1:-1].max() <= 2 and gap.mean() < .5
-    else:
-        # Both bicubic, but the kernel's parameter is -1 in Pillow and -0.75
-        # in OpenCV, which also takes positions in steps of 1/32 pixel, rounds
-        # and mixes the fill colour into the edge. Bilinear, another fill or
-        # 0.1 levels more are all further away: 0.98 at the least.
-        limit = dict(R=1.1, S=.85, T=.85)[name[0]]
-        assert gap.mean() < limit and np.mean(gap > 16) < .006
+# All of it
+
+
+def test_parts_and_arguments_are_timms(cfg):
+    types = [t['type'] for t in cfg.train_dataloader.dataset.pipeline]
+    assert types == ['LoadRandomResizedCrop', 'PackInputs']
+    load, ours = pipeline(cfg).transforms[0], preprocessor(cfg)
+    crop, flip, augment, _, normalise, erase = reference().transforms
+    assert load.size == tuple(crop.size)
+    assert load.crop_ratio_range == tuple(crop.scale)
+    assert load.aspect_ratio_range == tuple(crop.ratio)
+    assert crop.interpolation.name == 'BICUBIC'  # tests/test_loading.py
+    assert load.flip_prob == flip.p
+
+    first = augment.ops[0]
+    assert ours._rand_augment.num_ops == augment.num_layers
+    assert ours._rand_augment.prob == first.prob
+    assert ours._rand_augment.magnitude == first.magnitude
+    assert ours._rand_augment.magnitude_std == first.magnitude_std
+    assert ours._rand_augment.fill == tuple(first.kwargs['fillcolor'])
+    assert first.kwargs['resample'] == Image.BICUBIC
+    assert list(NAMES) == [op.name for op in augment.ops]
+
+    for got, expected in ((ours.mean, normalise.mean),
+                          (ours.std, normalise.std)):
+        torch.testing.assert_close(got.flatten() / 255, expected.float())
+    assert ours.to_rgb and ours._enable_normalize
+    names = set(vars(erase)) - {'device'}
+    assert names > {'probability', 'min_area', 'max_area', 'log_aspect_ratio'}
+    for name in names:
+        assert getattr(ours._erasing, name) == getattr(erase, name), name
+
+
+def features(image):
+    """What a wrong share, order, direction or colour would move."""
+    half = image.shape[-1] // 2
+    steps = image[..., 1:] - image[..., :-1]
+    return [
+        *image.mean((1, 2)), *image.std((1, 2)),
+        image[..., :half].mean() - image[..., half:].mean(),
+        image[:, :half].mean() - image[:, half:].mean(),
+        steps.abs().mean(), image.max(), image.min()
+    ]
+
+
+def draw_ours(cfg, path, changed=dict(), **kwargs):
+    load = pipeline(cfg, **{**dict(scale=32), **changed})
+    prepare = preprocessor(cfg, batch_augments=None, **kwargs)
+    packed = [load(dict(img_path=path, gt_label=0)) for _ in range(IMAGES)]
+    images = prepare(
+        dict(
+            inputs=[p['inputs'] for p in packed],
+            data_samples=[p['data_samples'] for p in packed]),
+        training=True)['inputs']
+    return np.array([features(image) for image in images])
+
+
+@pytest.fixture(scope='module')
+def path(tmp_path_factory):
+    """Of a photograph whose sides and colours differ."""
+    path = tmp_path_factory.mktemp('photo') / 'photo.png'
+    photo = Image.fromarray(load_sample_image('china.jpg'))
+    photo.resize((100, 67), Image.BICUBIC).save(path)
+    return str(path)
+
+
+@pytest.fixture(scope='module')
+def timms(path):
+    seed_all()
+    draw = reference(32)
+    op, = (op for op in draw.transforms[2].ops
+           if op.name == 'PosterizeIncreasing')
+    op.aug_fn = posterize
+    with Image.open(path) as photo:
+        return np.array([features(draw(photo)) for _ in range(IMAGES)])
+
+
+def test_images_are_distributed_as_timms(cfg, path, timms):
+    ours = draw_ours(cfg, path)
+    assert ours.shape == timms.shape == (IMAGES, 11)
+    for mine, theirs in zip(ours.T, timms.T):
+        assert_same_distribution(mine, theirs)
+
+
+@pytest.mark.parametrize('change', [
+    dict(changed=dict(flip_prob=.3)),
+    dict(changed=dict(crop_ratio_range=(.2, 1.))),
+    dict(rand_augment=None),
+    dict(rand_augment=dict(prob=.3)),
+    dict(erasing=.1),
+    dict(to_rgb=False),
+])
+def test_another_recipe_would_be_seen(cfg, path, timms, change):
+    ours = draw_ours(cfg, path, **change)
+    with pytest.raises(AssertionError):
+        for mine, theirs in zip(ours.T, timms.T):
+            assert_same_distribution(mine, theirs)
+
+
+def test_order(cfg, monkeypatch):
+    """Augmented in RGB, normalised, erased, mixed."""
+    seen = {}
+
+    def augment(self, images):
+        seen['augmented'] = images.clone()
+        return 255 - images
+
+    def erase(self, images):
+        seen['erased'] = images.clone()
+        images[..., :5] = 7
+
+    def mix(images, scores):
+        seen['mixed'] = images.clone()
+        return images * 2, scores
+
+    monkeypatch.setattr(RandAugment, 'forward', augment)
+    monkeypatch.setattr(data_preprocessor.RandomErasing, '__call__', erase)
+    bgr = torch.randint(0, 256, (4, 3, 9, 9), dtype=torch.uint8)
+    out = preprocess(cfg, bgr, batch_augments=dict(augments=mix))
+    assert list(seen) == ['augmented', 'erased', 'mixed']
+    assert seen['augmented'].dtype == torch.uint8
+    assert torch.equal(seen['augmented'], bgr.flip(1))
+    expected = normalised(255. - bgr.flip(1))
+    torch.testing.assert_close(seen['erased'], expected)
+    expected[..., :5] = 7
+    torch.testing.assert_close(seen['mixed'], expected)
+    torch.testing.assert_close(out, 2 * expected)
+
+
+def test_colours_from_the_file_to_the_model(cfg, tmp_path, monkeypatch):
+    """A red image stays red, and what is filled in is ImageNet's mean."""
+    Image.new('RGB', (60, 50), (255, 0, 0)).save(tmp_path / 'red.png')
+    packed = pipeline(cfg)(
+        dict(img_path=str(tmp_path / 'red.png'), gt_label=0))
+    red = torch.tensor([255, 0, 0])
+    assert (packed['inputs'].flip(0) == red[:, None, None]).all()
+    to_the_right = [torch.tensor([[v], [v]]) for v in
+                    (NAMES.index('TranslateXRel'), 10., 1.)]
+    to_the_right[0][1] = -1  # once is enough
+    monkeypatch.setattr(
+        RandAugment, 'draw', lambda *_: Plan(*to_the_right))
+    out = preprocess(
+        cfg, packed['inputs'][None], erasing=0., batch_augments=None)[0]
+    torch.testing.assert_close(out[..., :100], normalised(
+        red[:, None, None]).expand(-1, 224, 100))
+    fill = torch.tensor([124, 116, 104])[:, None, None]
+    torch.testing.assert_close(
+        out[..., -100:], normalised(fill).expand(-1, 224, 100))
+
+
+def test_nothing_happens_in_evaluation(cfg):
+    bgr = torch.randint(0, 256, (100, 3, 32, 32), dtype=torch.uint8)
+    torch.testing.assert_close(
+        preprocess(cfg, bgr, training=False), normalised(bgr.flip(1)))
 
 
 # Mixup and cutmix
@@ -525,7 +402,8 @@ def boxes(cfg):
 
     def ours(size, side):
         return preprocess(
-            cfg, grey_batch(size, side), batch_augments=None), grey
+            cfg, grey_batch(size, side), rand_augment=None,
+            batch_augments=None), grey
 
     def theirs(size, side):
         return peer(grey.repeat(size, 1, side, side)), grey
@@ -557,23 +435,3 @@ def test_erased_pixels_are_normal(boxes, cfg):
             for v in (0, 255)]
     assert (pixels < min(e.min() for e in ends)).float().mean() > .01
     assert (pixels > max(e.max() for e in ends)).float().mean() > .001
-
-
-def test_nothing_is_erased_or_mixed_in_evaluation(cfg):
-    out = preprocess(cfg, grey_batch(100, 32), training=False)
-    assert (out == out[:1, :, :1, :1]).all()
-
-
-def test_erasing_comes_before_mixing(cfg):
-    seen = []
-
-    def mix(images, scores):
-        seen.append(images.clone())
-        return images * 0, scores
-
-    out = preprocess(
-        cfg, grey_batch(400, 32), batch_augments=dict(augments=mix))
-    assert (out == 0).all()
-    grey = preprocess(cfg, grey_batch(1, 1), training=False)
-    changed = (seen[0] != grey).flatten(1).any(1)
-    assert_share(changed.numpy(), .25)

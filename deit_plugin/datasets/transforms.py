@@ -12,8 +12,8 @@ from PIL import Image
 class ReverseChannels(BaseTransform):
     """From RGB to BGR or back.
 
-    mmpretrain's CIFAR gives RGB images, but its transforms (RandAugment's
-    colour operations) take an image for BGR.
+    mmpretrain's CIFAR gives RGB images, but all that comes after takes an
+    image for BGR.
     """
 
     def transform(self, results: dict) -> dict:

@@ -1,25 +1,31 @@
 """What happens to a batch of images before the model sees it."""
-from typing import Sequence, Tuple
+from typing import Optional, Sequence, Tuple
 
 import torch
 from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
 from timm.data.random_erasing import RandomErasing
 
+from .rand_augment import RandAugment
+
 
 @MODELS.register_module()
 class DeiTDataPreprocessor(ClsDataPreprocessor):
-    """mmpretrain's ``ClsDataPreprocessor`` with random erasing where the
-    reference has it: after normalisation and before mixup and cutmix.
+    """mmpretrain's ``ClsDataPreprocessor`` with what the recipe does to a
+    batch: RandAugment before normalisation, random erasing after it and
+    before mixup and cutmix, all on the device of the images.
 
-    A box is filled with values from N(0, 1), each pixel and channel its own.
-    mmpretrain's transform erases before normalisation, so its values are
+    Erasing fills a box with values from N(0, 1), each pixel and channel its
+    own. mmpretrain's transform erases before normalisation, so its values are
     clipped to the range of a pixel.
 
     Images of a floating-point type come normalised and in RGB, as
     :class:`DeiTImageProcessor` makes them, and are left as they are.
 
     Args:
+        rand_augment (dict, optional): The arguments of :class:`RandAugment`;
+            an empty dict is the recipe's. The images must be uint8 and of one
+            size. Defaults to None: no RandAugment.
         erasing (float): The probability that a box of an image is erased, in
             [0, 1]. Its area is 0.02 to 1/3 of the image, the logarithm of its
             aspect ratio uniform in +-log(0.3). Defaults to 0.
@@ -30,8 +36,13 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
             a floating-point type but not normalised.
     """
 
-    def __init__(self, erasing: float = 0., **kwargs):
+    def __init__(self,
+                 rand_augment: Optional[dict] = None,
+                 erasing: float = 0.,
+                 **kwargs):
         super().__init__(**kwargs)
+        self._rand_augment = None if rand_augment is None \
+            else RandAugment(**rand_augment)
         if not 0 <= erasing <= 1:
             raise ValueError(f'erasing={erasing} is not in [0, 1]')
         self._erasing = RandomErasing(erasing, mode='pixel', max_count=1)
@@ -40,10 +51,13 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
             self.batch_augments = self._erase_and_mix
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """As ``ClsDataPreprocessor``, erasing in training."""
+        """As ``ClsDataPreprocessor``, with the augmentation in training."""
         raw = self.to_rgb, self._enable_normalize
         if self._is_normalised(data['inputs']):
             self.to_rgb = self._enable_normalize = False
+        elif training and self._rand_augment is not None:
+            data = {**data, 'inputs': self._augment(data['inputs'])}
+            self.to_rgb = False
         try:
             data = super().forward(data, training)
         finally:
@@ -51,6 +65,12 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
         if training and self._mix is None:
             self._erase(data['inputs'])
         return data
+
+    def _augment(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        inputs = self.cast_data(inputs)
+        if not isinstance(inputs, torch.Tensor):
+            inputs = torch.stack(inputs)
+        return self._rand_augment(inputs.flip(1) if self.to_rgb else inputs)
 
     @staticmethod
     def _is_normalised(inputs: Sequence[torch.Tensor]) -> bool:
