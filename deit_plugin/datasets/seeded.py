@@ -1,0 +1,103 @@
+"""Random draws of a sample that depend on its place in the training alone."""
+import hashlib
+import random
+import struct
+from typing import Iterator, Sequence, Sized
+
+import numpy as np
+import torch
+from mmengine.dist import get_dist_info
+from torch.utils.data import Sampler
+
+
+def seed_cpu(*place) -> int:
+    """Seed Python's, numpy's and torch's global generators on the CPU.
+
+    Args:
+        *place: Words and integers; another place gives other seeds.
+
+    Returns:
+        int: A seed of 64 bits for torch's generators elsewhere, the one that
+        torch has on the CPU.
+    """
+    digest = hashlib.blake2b(
+        ','.join(map(str, place)).encode(), digest_size=20).digest()
+    # Each its own: all three are Mersenne Twisters, and from one seed two of
+    # them would draw the same numbers.
+    of_python, of_torch, of_numpy = struct.unpack('<QQI', digest)
+    random.seed(of_python)
+    np.random.seed(of_numpy)
+    torch.default_generator.manual_seed(of_torch)
+    return of_torch
+
+
+class PlacedIndex(int):
+    """The index of a sample that knows its place in the training.
+
+    Args:
+        index (int): The index in the dataset.
+        place (tuple[int]): Seed, epoch and position in the epoch.
+    """
+
+    def __new__(cls, index: int, place: tuple):
+        self = super().__new__(cls, index)
+        self.place = place
+        return self
+
+    def __getnewargs__(self):
+        return int(self), self.place
+
+
+class PlacedSampler(Sampler):
+    """Another sampler's indices, as :class:`PlacedIndex`.
+
+    The position counts over all processes: it is i * W + r for the i-th index
+    of process r of W, so that no two samples of an epoch share one, nor do
+    the copies of an image in repeated augmentation.
+
+    Args:
+        sampler (Sampler): The sampler of this process.
+        seed (int): The same in all processes.
+
+    Attributes:
+        epoch (int): Of the next pass; each pass adds one.
+    """
+
+    def __init__(self, sampler: Sized, seed: int):
+        self.sampler = sampler
+        self.seed = seed
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[PlacedIndex]:
+        rank, processes = get_dist_info()
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        for i, index in enumerate(self.sampler):
+            yield PlacedIndex(index, (self.seed, epoch, i * processes + rank))
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+
+def get_placed_items(dataset, indices: Sequence[int]) -> list:
+    """The samples of a batch, each drawn by its place.
+
+    The generators are afterwards in the state that they had before.
+
+    Args:
+        dataset (Dataset): Any dataset with indices.
+        indices (Sequence[int]): A plain ``int`` among them is fetched without
+            seeding.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    state = torch.get_rng_state()
+    try:
+        samples = []
+        for index in indices:
+            if isinstance(index, PlacedIndex):
+                seed_cpu('sample', *index.place)
+            samples.append(dataset[int(index)])
+        return samples
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(state)
