@@ -169,7 +169,7 @@ def test_drop_path_grows_linearly():
     model = build(dict(type='DeiT', arch='tiny', drop_path_rate=.1))
     rates = [layer.attn.out_drop.drop_prob for layer in model.layers]
     torch.testing.assert_close(
-        torch.tensor(rates), torch.linspace(0, .1, 12).double())
+        torch.tensor(rates), torch.linspace(0, .1, 12))
     assert rates == [
         layer.ffn.dropout_layer.drop_prob for layer in model.layers
     ]
@@ -270,3 +270,51 @@ def test_another_architecture_is_refused(load, change, message):
         model = tiny()
     with pytest.raises(ValueError, match=message):
         load(model, other)
+
+
+@pytest.mark.parametrize('distilled', [True, False])
+@pytest.mark.parametrize('with_cp', [True, False])
+def test_the_last_layer_without_patches_is_the_same(distilled, with_cp):
+    """Value and gradients, in float64, with drop path."""
+    cfg = dict(
+        type='DeiT', arch=ARCH, img_size=32, patch_size=8,
+        distilled=distilled, drop_path_rate=.5, with_cp=with_cp)
+    short = shuffle_weights(build(cfg)).double().train()
+    whole = build(cfg).double().train()
+    whole.load_state_dict(short.state_dict())
+    whole.layers[-1].register_forward_hook(lambda *args: None)  # looked at
+    x = torch.randn(8, 3, 32, 32, dtype=torch.float64)
+    outs, work = [], []
+    for model in (short, whole):
+        torch.manual_seed(0)
+        seen = []
+        model.layers[-1].ffn.register_forward_hook(
+            lambda module, inputs, out: seen.append(inputs[0].shape[1]))
+        out = model(x)[0]
+        out = torch.cat(out) if distilled else out
+        out.square().sum().backward()
+        outs.append(out)
+        work.append(seen[0])
+    tokens = 2 if distilled else 1
+    assert work == [tokens, tokens + 16]
+    torch.testing.assert_close(*outs)
+    for p, q in zip(short.parameters(), whole.parameters()):
+        torch.testing.assert_close(p.grad, q.grad)
+
+
+@pytest.mark.parametrize('change', [
+    dict(out_type='raw'), dict(fused_attn=False)
+])
+def test_the_last_layer_does_all_that_is_read(change):
+    model = build(
+        dict(type='DeiT', arch=ARCH, img_size=32, patch_size=8, **change))
+    seen = []
+    model.layers[-1].ffn.register_forward_hook(
+        lambda module, inputs, out: seen.append(inputs[0].shape[1]))
+    model.train()(torch.randn(1, 3, 32, 32))
+    build_cfg = dict(type='DeiT', arch=ARCH, img_size=32, patch_size=8)
+    model = build(build_cfg).eval()
+    model.layers[-1].ffn.register_forward_hook(
+        lambda module, inputs, out: seen.append(inputs[0].shape[1]))
+    model(torch.randn(1, 3, 32, 32))
+    assert seen == [17, 17]

@@ -5,13 +5,17 @@ from typing import Sequence, Union
 
 import torch
 import torch.nn as nn
+from mmcv.cnn.bricks import drop as mmcv_drop
 from mmengine.logging import print_log
 from mmengine.model.weight_init import trunc_normal_
 from mmengine.utils import to_2tuple
 from mmpretrain.models import VisionTransformer, resize_pos_embed
-from mmpretrain.models.utils.attention import \
-    scaled_dot_product_attention_pyimpl
+from mmpretrain.models.backbones.vision_transformer import \
+    TransformerEncoderLayer
+from mmpretrain.models.utils.attention import (
+    MultiheadAttention, scaled_dot_product_attention_pyimpl)
 from mmpretrain.registry import MODELS
+from timm.layers import DropPath
 from torch.nn.modules.module import register_module_module_registration_hook
 from torch.utils.checkpoint import checkpoint
 
@@ -75,9 +79,11 @@ class DeiT(VisionTransformer):
             Frozen parts stay in eval mode. Defaults to -1.
         with_cp (bool): Whether to recompute each layer in the backward pass
             instead of keeping its activations. Defaults to False.
-        fused_attn (bool): Whether to use PyTorch's fused attention; otherwise
-            the attention matrix is built, which tools that read it or export
-            it may need. Defaults to True.
+        fused_attn (bool): Whether to use PyTorch's fused attention and, in
+            training, to leave the patches out of what the last layer does
+            after its attention, as nothing reads them; otherwise all is
+            computed and the attention matrix is built, which tools that read
+            it or export it may need. Defaults to True.
         **kwargs: Further arguments of mmpretrain's ``VisionTransformer``:
             ``drop_rate``, ``qkv_bias``, ``norm_cfg``, ``final_norm``,
             ``interpolate_mode``, ``layer_scale_init_value``, ``patch_cfg``,
@@ -144,8 +150,10 @@ class DeiT(VisionTransformer):
         self.distilled = distilled
         self.patch_size = to_2tuple(patch_size)
         self.with_cp = with_cp
+        self.fused_attn = fused_attn
         if distilled:
             self.dist_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
+        self._use_timms_drop_path()
         if not fused_attn:
             for layer in self.layers:
                 layer.attn.scaled_dot_product_attention = \
@@ -153,6 +161,14 @@ class DeiT(VisionTransformer):
         self._draw_weights()
         self.frozen_stages = frozen_stages
         self._freeze_stages()
+
+    def _use_timms_drop_path(self):
+        # One pass over the activations where mmcv's takes two, and a
+        # probability that is no numpy scalar, which torch.export refuses.
+        for module in list(self.layers.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, mmcv_drop.DropPath):
+                    setattr(module, name, DropPath(float(child.drop_prob)))
 
     def _check_arch(self, arch: Union[str, dict]) -> int:
         """The number of layers of a valid ``arch``."""
@@ -255,6 +271,8 @@ class DeiT(VisionTransformer):
 
         outs = []
         for i, layer in enumerate(self.layers):
+            if i == self.num_layers - 1 and self._only_tokens_matter(layer):
+                layer = partial(_encode_tokens, layer, self.num_extra_tokens)
             if self.with_cp and torch.is_grad_enabled():
                 x = checkpoint(layer, x, use_reentrant=False)
             else:
@@ -264,6 +282,16 @@ class DeiT(VisionTransformer):
             if i in self.out_indices:
                 outs.append(self._format_output(x, grid))
         return tuple(outs)
+
+    def _only_tokens_matter(self, layer: nn.Module) -> bool:
+        """Whether the last layer may leave out the patches: in training,
+        unless somebody looks at what it does."""
+        return (self.training and self.fused_attn
+                and self.out_type == 'cls_token'
+                and type(layer) is TransformerEncoderLayer
+                and type(layer.attn) is MultiheadAttention
+                and not layer.attn.v_shortcut
+                and not layer._forward_hooks and not layer._backward_hooks)
 
     def _format_output(self, x: torch.Tensor, hw: Sequence[int]):
         if self.out_type == 'cls_token' and self.distilled:
@@ -375,6 +403,24 @@ class DeiT(VisionTransformer):
                                             self.patch_resolution,
                                             self.interpolate_mode,
                                             self.num_extra_tokens)
+
+
+def _encode_tokens(layer: TransformerEncoderLayer, num_tokens: int,
+                   x: torch.Tensor) -> torch.Tensor:
+    """What a layer makes of the first tokens of (B, N, C), which see all
+    others; those take three quarters of its work for nothing if it is the
+    last."""
+    attn = layer.attn
+    batch, length, width = x.shape
+    q, k, v = attn.qkv(layer.ln1(x)).reshape(
+        batch, length, 3, attn.num_heads,
+        attn.head_dims).permute(2, 0, 3, 1, 4)
+    out = attn.scaled_dot_product_attention(
+        q[:, :, :num_tokens], k, v,
+        dropout_p=attn.attn_drop if attn.training else 0.)
+    out = attn.proj(out.transpose(1, 2).reshape(batch, num_tokens, width))
+    x = x[:, :num_tokens] + attn.out_drop(attn.gamma1(attn.proj_drop(out)))
+    return layer.ffn(layer.ln2(x), identity=x)
 
 
 def _as_list(cfgs) -> list:
