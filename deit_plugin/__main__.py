@@ -4,6 +4,9 @@ import pickle
 import sys
 from typing import List, Optional
 
+from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
+
 from .convert import convert
 from .formats import FORMATS
 from .zoo import evaluate
@@ -65,6 +68,27 @@ def main(arguments: Optional[List[str]] = None) -> int:
         '--force', action='store_true', help='replace that file')
     command.set_defaults(run=_evaluate)
 
+    command = commands.add_parser(
+        'label',
+        help='record a teacher for a training, without the student',
+        description='Ask the teacher about all that a training will show it. '
+        'On several GPUs: torchrun --nproc_per_node 8 -m deit_plugin label '
+        'CONFIG --launcher pytorch')
+    command.add_argument(
+        'config', help='of the training, with `model.teacher_labels`')
+    command.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='changes of the config, such as '
+        'model.teacher_labels.path=FOLDER')
+    command.add_argument('--work-dir', default='work_dirs/label')
+    command.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none')
+    command.set_defaults(run=_label)
+
     options = vars(parser.parse_args(arguments))
     try:
         return options.pop('run')(**options)
@@ -77,6 +101,22 @@ def main(arguments: Optional[List[str]] = None) -> int:
 def _convert(**options) -> int:
     convert(**options)
     print(f'Written for {options["to"]}: {options["target"]}')
+    return 0
+
+
+def _label(config: str, cfg_options: Optional[dict], work_dir: str,
+           launcher: str) -> int:
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(cfg_options or {})
+    cfg.train_cfg.pop('by_epoch', None)
+    cfg.train_cfg.type = 'TeacherLabelLoop'
+    cfg.update(
+        work_dir=work_dir,
+        launcher=launcher,
+        val_dataloader=None,
+        val_cfg=None,
+        val_evaluator=None)
+    Runner.from_cfg(cfg).train()
     return 0
 
 

@@ -241,22 +241,28 @@ def load_from_http(filename: str, map_location=None, **kwargs) -> dict:
         map_location: As in ``torch.load``.
         **kwargs: Not used; for mmengine's signature.
     """
-    folder = osp.join(torch.hub.get_dir(), 'checkpoints')
+    path = local_file(filename)
+    if not is_main_process():
+        barrier()  # until the main process has it
+    if not osp.exists(path):  # there, or on another machine
+        os.makedirs(osp.dirname(path), exist_ok=True)
+        torch.hub.download_url_to_file(filename, path)
+    if is_main_process():
+        barrier()
+    return load_from_local(path, map_location)
+
+
+def local_file(filename: str) -> str:
+    """The path of a checkpoint, for an address that of its download."""
+    if not re.match(r'https?://', filename):
+        return osp.expanduser(filename)
     address = urlparse(filename)
     name = osp.basename(address.path)
     if not re.search(r'-[0-9a-f]{8}\.', name):
         # No name of its own: transformers calls every model's file the same.
         place = address.netloc + osp.dirname(address.path)
         name = f'{hashlib.sha256(place.encode()).hexdigest()[:8]}-{name}'
-    path = osp.join(folder, name)
-    if not is_main_process():
-        barrier()  # until the main process has it
-    if not osp.exists(path):  # there, or on another machine
-        os.makedirs(folder, exist_ok=True)
-        torch.hub.download_url_to_file(filename, path)
-    if is_main_process():
-        barrier()
-    return load_from_local(path, map_location)
+    return osp.join(torch.hub.get_dir(), 'checkpoints', name)
 
 
 def load_strict(model: nn.Module, filename: str):

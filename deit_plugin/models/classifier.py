@@ -9,9 +9,10 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from .head import DeiTDualHead, fuse
-from .loss import DistillationLoss, Logits
+from .loss import DistillationLoss, Logits, first_class
 from .neck import DistillationTokenNeck
 from .teacher import Teacher
+from .teacher_labels import TeacherLabels
 
 _DISTILLED = ("`backbone=dict(type='DeiT', distilled=True)`, "
               "`neck=dict(type='DistillationTokenNeck')` and "
@@ -37,6 +38,9 @@ class DistilledClassifier(ImageClassifier):
             distillation without a token (``distill_on='cls'``).
         teacher (dict, optional): The config of any classifier of mmpretrain
             with, beside its own keys, ``checkpoint``. See :class:`Teacher`.
+        teacher_labels (dict, optional): Record the teacher's answers, or
+            replay them without a teacher: the arguments of
+            :class:`TeacherLabels`. Defaults to None: the teacher is asked.
         **kwargs: ``train_cfg``, ``data_preprocessor``, ``pretrained`` and
             ``init_cfg`` of mmpretrain's ``ImageClassifier``.
 
@@ -51,10 +55,17 @@ class DistilledClassifier(ImageClassifier):
                  neck: Optional[dict] = None,
                  head: Optional[dict] = None,
                  teacher: Optional[dict] = None,
+                 teacher_labels: Optional[dict] = None,
                  **kwargs):
         super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
         self.teacher = None if teacher is None \
             else Teacher(teacher, self.data_preprocessor)
+        self.teacher_labels = None
+        if teacher_labels is not None:
+            if teacher is None:
+                raise ValueError('teacher_labels are the answers of a '
+                                 'teacher: set `model.teacher`')
+            self.teacher_labels = TeacherLabels(self.teacher, **teacher_labels)
         self._check_tokens()
         self._check_loss()
 
@@ -126,18 +137,17 @@ class DistilledClassifier(ImageClassifier):
 
         if self.teacher is None or self.head.loss_module.mode == 'none':
             return self.head.loss_module(logits, target)
-        teacher_logits = self.teacher(inputs)
-        losses = self.head.loss_module(logits, target, teacher_logits)
-        losses.update(_compare(logits, target, teacher_logits))
+        answer = (self.teacher_labels or self.teacher)(inputs)
+        losses = self.head.loss_module(logits, target, answer)
+        losses.update(_compare(logits, target, first_class(answer)))
         return losses
 
 
 @torch.no_grad()
 def _compare(logits: Logits, target: torch.Tensor,
-             teacher_logits: torch.Tensor) -> Dict[str, torch.Tensor]:
+             choice: torch.Tensor) -> Dict[str, torch.Tensor]:
     student = logits if isinstance(logits, torch.Tensor) else fuse(*logits)
     label = target.argmax(dim=1) if target.ndim == 2 else target
-    choice = teacher_logits.argmax(dim=1)
     return dict(
         teacher_acc=100 * (choice == label).float().mean(),
         teacher_agreement=100 * (choice == student.argmax(1)).float().mean())

@@ -7,6 +7,9 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 
 Logits = Union[torch.Tensor, Tuple[torch.Tensor, torch.Tensor]]
+# Logits (B, K); classes (B, ), int64; or the k most probable classes (B, k)
+# and their probabilities (B, k).
+Answer = Union[torch.Tensor, Tuple[torch.Tensor, torch.Tensor]]
 
 
 def _choose(name: str, value: str, choices: tuple):
@@ -74,7 +77,7 @@ class DistillationLoss(nn.Module):
         self,
         logits: Logits,
         target: torch.Tensor,
-        teacher_logits: Optional[torch.Tensor] = None,
+        teacher: Optional[Answer] = None,
     ) -> Dict[str, torch.Tensor]:
         """Compute the parts of the loss.
 
@@ -83,8 +86,12 @@ class DistillationLoss(nn.Module):
                 or the pair (class logits, distillation logits).
             target (torch.Tensor): Class indices (B, ) or, after mixup or
                 cutmix, class probabilities (B, K).
-            teacher_logits (torch.Tensor, optional): (B, K), without gradient.
-                Needed unless ``mode`` is ``'none'``.
+            teacher (torch.Tensor | tuple[torch.Tensor], optional): The
+                teacher's logits (B, K), without gradient; or what is
+                recorded of them: its classes (B, ), int64, for the hard mode,
+                or the k most probable classes and their probabilities at
+                temperature ``tau``, each (B, k). Needed unless ``mode`` is
+                ``'none'``.
 
         Returns:
             dict[str, torch.Tensor]: ``loss_cls`` and, unless ``mode`` is
@@ -116,30 +123,40 @@ class DistillationLoss(nn.Module):
                 "and DeiTDualHead, or `distill_on='cls'` in the loss")
         else:
             student = dist
-        if teacher_logits is None:
+        if teacher is None:
             raise ValueError(
                 f'DistillationLoss(mode={self.mode!r}) needs a teacher, but '
                 'there is none: set `model.teacher`, or '
                 "`model.head.loss.mode='none'` to train without")
-        if teacher_logits.shape != student.shape:
-            raise ValueError(
-                f'The teacher gives logits {tuple(teacher_logits.shape)} and '
-                f'the student {tuple(student.shape)} (batch, classes): both '
-                'need the same classes')
-        loss_distill = self._distill(_full(student), _full(teacher_logits))
+        if isinstance(teacher, torch.Tensor) and teacher.ndim == 2:
+            if teacher.shape != student.shape:
+                raise ValueError(
+                    f'The teacher gives logits {tuple(teacher.shape)} and '
+                    f'the student {tuple(student.shape)} (batch, classes): '
+                    'both need the same classes')
+            teacher = _full(teacher)
+        loss_distill = self._distill(_full(student), teacher)
         return dict(
             loss_cls=(1 - self.alpha) * loss_cls,
             loss_distill=self.alpha * loss_distill)
 
     def _distill(self, student: torch.Tensor,
-                 teacher: torch.Tensor) -> torch.Tensor:
+                 teacher: Answer) -> torch.Tensor:
         if self.mode == 'hard':
-            return F.cross_entropy(student, teacher.argmax(dim=1))
-        divergence = F.kl_div(
-            F.log_softmax(student / self.tau, dim=1),
-            F.log_softmax(teacher / self.tau, dim=1),
-            reduction='sum',
-            log_target=True)
+            return F.cross_entropy(student, first_class(teacher))
+        log_probs = F.log_softmax(student / self.tau, dim=1)
+        if isinstance(teacher, tuple):
+            divergence = _divergence_of_top(log_probs, *teacher)
+        elif teacher.ndim == 2:
+            divergence = F.kl_div(
+                log_probs,
+                F.log_softmax(teacher / self.tau, dim=1),
+                reduction='sum',
+                log_target=True)
+        else:
+            raise ValueError('Soft distillation needs more than the classes '
+                             'of the teacher: record some probabilities, '
+                             '`teacher_labels=dict(topk=10, ...)`')
         count = student.numel() if self.soft_reduction == 'mean' \
             else len(student)
         return divergence * self.tau**2 / count
@@ -148,6 +165,27 @@ class DistillationLoss(nn.Module):
         return (f'mode={self.mode!r}, alpha={self.alpha}, tau={self.tau}, '
                 f'soft_reduction={self.soft_reduction!r}, '
                 f'distill_on={self.distill_on!r}')
+
+
+def first_class(teacher: Answer) -> torch.Tensor:
+    """The teacher's most probable class (B, ), int64."""
+    if isinstance(teacher, tuple):
+        return teacher[0][:, 0]
+    return teacher.argmax(dim=1) if teacher.ndim == 2 else teacher
+
+
+def _divergence_of_top(log_probs: torch.Tensor, classes: torch.Tensor,
+                       probs: torch.Tensor) -> torch.Tensor:
+    """The divergence of the distributions in which all classes but the
+    teacher's first k are one: at most the full divergence, and equal to it
+    for k = K."""
+    divergence = F.kl_div(
+        log_probs.gather(1, classes), probs, reduction='sum')
+    if classes.shape[1] == log_probs.shape[1]:
+        return divergence
+    rest = (1 - probs.sum(dim=1)).clamp(min=0)
+    log_rest = log_probs.scatter(1, classes, -torch.inf).logsumexp(dim=1)
+    return divergence + F.kl_div(log_rest, rest, reduction='sum')
 
 
 def _full(logits: torch.Tensor) -> torch.Tensor:

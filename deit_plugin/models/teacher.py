@@ -45,6 +45,7 @@ class Teacher:
         self.cfg = copy.deepcopy(cfg)
         self.student_preprocessor = student_preprocessor
         self.model: Optional[BaseClassifier] = None
+        self.compile_kwargs: Optional[dict] = None
 
     @property
     def num_classes(self) -> Optional[int]:
@@ -62,6 +63,8 @@ class Teacher:
             images = images.flip(1)
         if self.scale is not None:
             images = images * self.scale + self.shift
+        if images.device.type == 'cuda':  # as the convolutions have it
+            images = images.contiguous(memory_format=torch.channels_last)
         logits = self.model(images, mode='tensor')
         if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
             raise ValueError(
@@ -73,7 +76,7 @@ class Teacher:
         """The logits (B, K) for images (B, 3, H, W) as the student sees
         them."""
         if self.model is None:
-            self._build()
+            self.build()
         if self.device != images.device:
             self._to(images.device)
         # A copy, since what is born in inference mode may not take part in
@@ -82,12 +85,15 @@ class Teacher:
 
     def _to(self, device: torch.device):
         self.model.to(device)
+        if device.type == 'cuda':
+            self.model.to(memory_format=torch.channels_last)
         if self.scale is not None:
             self.scale, self.shift = (
                 self.scale.to(device), self.shift.to(device))
         self.device = device
 
-    def _build(self):
+    def build(self):
+        """Build the model and load its weights."""
         cfg = copy.deepcopy(self.cfg)
         checkpoint = cfg.pop('checkpoint', None)
         # The weights that are drawn here and then replaced must not change
@@ -107,6 +113,8 @@ class Teacher:
                 logger='current',
                 level=logging.WARNING)
         model.eval().requires_grad_(False)
+        if self.compile_kwargs is not None:
+            model.compile(**self.compile_kwargs)
         self.model, self.device = model, torch.device('cpu')
         self._match_normalisation()
         print_log(
