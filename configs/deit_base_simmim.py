@@ -64,6 +64,7 @@ train_dataloader = dict(
 
 optim_wrapper = dict(
     type='AmpOptimWrapper',  # [M]; [S] has apex O1
+    constructor='GroupedOptimWrapperConstructor',
     optimizer=dict(
         type='AdamW',
         lr=1e-4 * 2048 / 512,  # [S]: 1e-4 for each 512 images of the batch
@@ -93,9 +94,10 @@ param_scheduler = [
 train_cfg = dict(by_epoch=True, max_epochs=800)  # [S]
 
 default_hooks = dict(
+    seed=dict(type='SeedHook'),
     checkpoint=dict(
         type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3),
     finite_loss=dict(type='FiniteLossHook'),
     global_batch=dict(type='GlobalBatchHook', batch_size=2048))
-# Another seed on each GPU, as in [S]: drop path must not be the same on all.
-randomness = dict(seed=0, diff_rank_seed=True)
+# Other draws on each GPU, as in [S], which a resumed run repeats (SeedHook).
+randomness = dict(seed=0)

@@ -16,7 +16,9 @@ model = dict(
             mode='hard')),
     teacher=dict(
         checkpoint='{{ fileDirname }}/deit_digits_teacher.pth',
-        **_base_.teacher))
+        **_base_.teacher),
+    # A second run, of another student too, asks no teacher.
+    teacher_labels=dict(path='work_dirs/deit_digits_teacher_labels'))
 
 # In the log, the mean of the last ten iterations, as for the losses.
 log_processor = dict(custom_cfg=[

@@ -17,7 +17,7 @@ PLAIN = dict(
 def spy(model):
     """What student and teacher see and answer, filled at each step."""
     seen = {}
-    model.teacher._build()
+    model.teacher.build()
     model.backbone.register_forward_pre_hook(
         lambda m, args: seen.update(student=args[0]))
 
@@ -103,7 +103,7 @@ def test_timm_teacher_brings_its_normalisation(distilled_cfg):
         mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
     distilled_cfg['teacher'].pop('data_preprocessor')
     model = build(distilled_cfg)
-    model.teacher._build()
+    model.teacher.build()
     assert model.teacher.scale is None  # timm's ImageNet default: the same
     distilled_cfg['teacher'] = dict(
         type='TimmClassifier', model_name='vit_tiny_patch16_224',
@@ -212,7 +212,7 @@ def test_prediction_needs_no_teacher(distilled_cfg):
 def test_building_the_teacher_draws_no_random_number(distilled_cfg):
     model = build(distilled_cfg)
     state = torch.get_rng_state()
-    model.teacher._build()
+    model.teacher.build()
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -229,7 +229,7 @@ def test_timm_checkpoint(distilled_cfg, tmp_path, wrap):
     torch.save(wrap(source.state_dict()), path)
     distilled_cfg['teacher']['checkpoint'] = path
     model = build(distilled_cfg)
-    model.teacher._build()
+    model.teacher.build()
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(model.teacher(images), source.eval()(images))
 
@@ -259,7 +259,7 @@ def test_mmpretrain_checkpoint(distilled_cfg, tmp_path):
 def test_teacher_checkpoint_that_does_not_fit(distilled_cfg, tmp_path, spoil,
                                               message):
     model = build(distilled_cfg)
-    model.teacher._build()
+    model.teacher.build()
     state_dict = model.teacher.model.state_dict()
     spoil(state_dict)
     path = str(tmp_path / 'teacher.pth')

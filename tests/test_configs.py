@@ -10,7 +10,10 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 from mmpretrain.registry import MODELS, TRANSFORMS
+
+from deit_plugin.models.rand_augment import RandAugment
 
 ROOT = osp.join(osp.dirname(__file__), '..', 'configs')
 NAMES = sorted(
@@ -18,12 +21,16 @@ NAMES = sorted(
     for f in glob.glob(osp.join(ROOT, pattern))
     if 'digits' not in f and 'simmim' not in f)
 
+DIGITS = sorted(
+    osp.basename(f)[:-3] for f in glob.glob(osp.join(ROOT, '*digits*.py')))
+
 
 def load(name):
     return Config.fromfile(osp.join(ROOT, f'{name}.py'))
 
 
 def test_none_is_missing():
+    assert len(DIGITS) == 3
     assert len([n for n in NAMES if n.startswith('transfer')]) == 6 * 4
     assert len(NAMES) == 6 * 4 + 6 + 2 + 1 + 3 + 1 + 6
 
@@ -73,42 +80,85 @@ def build(name, folder):
         default_hooks=hooks)
 
 
-def test_cifar_reaches_the_model_in_rgb():
-    cfg = load('transfer/deit_base_cifar10')
+def make_pipeline(loader):
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        pipeline = Compose([
-            TRANSFORMS.build(t)
-            for t in cfg.test_dataloader.dataset.pipeline
-        ])
+        return Compose([TRANSFORMS.build(t) for t in loader.dataset.pipeline])
+
+
+@pytest.mark.parametrize('name', [n for n in NAMES if 'cifar' in n])
+def test_cifar_reaches_the_model_in_rgb(name, monkeypatch):
+    cfg = load(name)
+    preprocessor = MODELS.build(dict(cfg.data_preprocessor))
     red = np.zeros((32, 32, 3), dtype=np.uint8)
     red[..., 0] = 255  # as mmpretrain's dataset gives it
-    inputs = pipeline(dict(img=red, gt_label=0))['inputs']
-    batch = MODELS.build(dict(cfg.data_preprocessor))(
-        dict(inputs=inputs[None]))['inputs']
-    assert (batch[0, 0] > 2).all() and (batch[0, 1:] < -1).all()
+    augmented = []
+    monkeypatch.setattr(RandAugment, 'forward',
+                        lambda self, x: augmented.append(x.clone()) or x)
+    for training, loader in ((False, cfg.test_dataloader),
+                             (True, cfg.train_dataloader)):
+        packed = make_pipeline(loader)(dict(img=red, gt_label=0))
+        batch = preprocessor(
+            dict(
+                inputs=packed['inputs'][None],
+                data_samples=[packed['data_samples']]), training)['inputs']
+        assert (batch[0, 0] > 2).all() and (batch[0, 1:] < -1).all()
+    batch, = augmented  # in training alone
+    assert (batch[0, 0] == 255).all() and (batch[0, 1:] == 0).all()
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_pipelines_and_evaluator(name):
     cfg = load(name)
+    side = cfg.model.backbone.get('img_size', 224)
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        pipeline = make_pipeline(loader)
+        if loader.dataset.pipeline[0].type == 'LoadImageFromFile':
+            pipeline.transforms.pop(0)
+        image = torch.randint(
+            0, 256, (300, 400, 3), dtype=torch.uint8).numpy()
+        out = pipeline(dict(img=image, gt_label=3))
+        assert out['inputs'].shape == (3, side, side)
+        assert out['inputs'].dtype == torch.uint8
+        assert out['inputs'].is_contiguous()
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        for loader in (cfg.train_dataloader, cfg.test_dataloader):
-            pipeline = Compose(
-                [TRANSFORMS.build(t) for t in loader.dataset.pipeline])
-            if loader.dataset.pipeline[0].type == 'LoadImageFromFile':
-                pipeline.transforms.pop(0)
-            side = cfg.model.backbone.get('img_size', 224)
-            image = torch.randint(
-                0, 256, (300, 400, 3), dtype=torch.uint8).numpy()
-            out = pipeline(dict(img=image, gt_label=3))
-            assert out['inputs'].shape == (3, side, side)
         Evaluator(cfg.test_evaluator)
+    assert cfg.data_preprocessor.type == 'DeiTDataPreprocessor'
+    assert cfg.data_preprocessor.rand_augment == dict()
     assert cfg.data_preprocessor.num_classes == cfg.model.head.num_classes
     assert cfg.default_hooks.finite_loss.type == 'FiniteLossHook'
+    assert cfg.default_hooks.seed.type == 'SeedHook'
+    assert cfg.randomness == dict(seed=0, deterministic=False)
+    assert cfg.optim_wrapper.constructor == 'GroupedOptimWrapperConstructor'
     with open(osp.join(ROOT, f'{name}.py')) as file:
         text = file.read()
     assert f'mim train mmpretrain configs/{name}.py' in text
     assert 'ublished' in text and 'GPUs x' in text
+
+
+@pytest.mark.parametrize('name', DIGITS)
+def test_digits_config_trains(name, tmp_path):
+    """As it is, on a part of the images."""
+    cfg = load(name)
+    assert cfg.data_preprocessor.type == 'DeiTDataPreprocessor'
+    assert cfg.train_pipeline[0].type == 'LoadRandomResizedCrop'
+    cfg.work_dir = str(tmp_path)
+    cfg.train_cfg.max_epochs = 2
+    cfg.param_scheduler[0].end = cfg.param_scheduler[1].begin = 1
+    for loader, size in ((cfg.train_dataloader, 128),
+                         (cfg.val_dataloader, 20)):
+        loader.num_workers, loader.persistent_workers = 0, False
+        loader.dataset.indices = size
+    if 'teacher_labels' in cfg.model:
+        cfg.model.teacher_labels.path = str(tmp_path / 'labels')
+    runner = Runner.from_cfg(cfg)
+    runner.model.init_weights()
+    runner.model.init_weights = lambda: None  # so that training begins there
+    before = [p.detach().clone() for p in runner.model.parameters()]
+    runner.train()
+    assert runner.iter == 4
+    for old, new in zip(before, runner.model.parameters()):
+        assert not torch.equal(old, new)
+    assert len(runner.optim_wrapper.optimizer.param_groups) == 2
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ def test_training_under_amp(distilled_cfg, tmp_path, dtype):
         distilled_cfg, tmp_path, scores=(1., 2.), optim_wrapper=wrapper)
     answers = []
     model = runner.model
-    model.teacher._build()
+    model.teacher.build()
     model.teacher.model.register_forward_hook(
         lambda m, args, out: answers.append(out))
     runner.train()

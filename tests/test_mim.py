@@ -39,8 +39,8 @@ def mim(*args, folder, wait=True, options=()):
     return process.returncode, output
 
 
-def train(folder, *args, **kwargs):
-    return mim('train', 'mmpretrain', CONFIG, '--work-dir', 'run', *args,
+def train(folder, *args, run='run', **kwargs):
+    return mim('train', 'mmpretrain', CONFIG, '--work-dir', run, *args,
                folder=folder, **kwargs)
 
 
@@ -102,6 +102,22 @@ def test_resume(resumed):
         r'Training is done: best accuracy/top1 [\d.]+, kept in (\S+)', output)
     assert osp.exists(folder / reached[1])
     assert torch.load(folder / 'run' / 'epoch_3.pth')['meta']['iter'] == 18
+
+
+def test_a_second_run_asks_no_teacher(resumed):
+    """And ends, without a kill, where the first one did."""
+    folder, _ = resumed
+    code, output = train(
+        folder,
+        run='again',
+        options=['model.teacher.checkpoint=nowhere.pth'])
+    assert code == 0, output[-4000:]
+    assert re.search('18 of 18 iterations are recorded.*no teacher is needed',
+                     output)
+    first, second = (torch.load(folder / run / 'epoch_3.pth')['state_dict']
+                     for run in ('run', 'again'))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
 
 
 def test_evaluation_gives_what_training_reported(resumed):

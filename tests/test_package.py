@@ -12,7 +12,8 @@ from conftest import ARCH
 from mmengine.config import Config
 from mmengine.registry import MODELS as ROOT
 from mmengine.registry import Registry
-from mmpretrain.registry import DATASETS, HOOKS, MODELS
+from mmpretrain.registry import (DATASETS, HOOKS, LOOPS, MODELS,
+                                 OPTIM_WRAPPER_CONSTRUCTORS, TRANSFORMS)
 
 ROOT_FOLDER = osp.dirname(osp.dirname(osp.abspath(__file__)))
 
@@ -27,9 +28,15 @@ def test_all_parts_are_registered():
                  'DistillationLoss', 'DistilledClassifier', 'MaskedDeiT',
                  'DeiTDataPreprocessor'):
         assert MODELS.get(name).__module__.startswith('deit_plugin')
-    for name in ('AtomicCheckpointHook', 'FiniteLossHook'):
+    for name in ('AtomicCheckpointHook', 'FiniteLossHook', 'SeedHook',
+                 'TeacherLabelsHook', 'CompileHook'):
         assert HOOKS.get(name).__module__.startswith('deit_plugin')
-    assert DATASETS.get('Digits').__module__.startswith('deit_plugin')
+    for registry, name in ((DATASETS, 'Digits'),
+                           (TRANSFORMS, 'LoadRandomResizedCrop'),
+                           (LOOPS, 'TeacherLabelLoop'),
+                           (OPTIM_WRAPPER_CONSTRUCTORS,
+                            'GroupedOptimWrapperConstructor')):
+        assert registry.get(name).__module__.startswith('deit_plugin')
 
 
 def test_custom_imports_in_a_config_of_mmpretrain(tmp_path):

@@ -44,7 +44,8 @@ def make_optimizer(cfg, model):
     assert wrapper.pop('type') == 'AmpOptimWrapper'
     assert wrapper.pop('dtype') == 'float16'
     assert wrapper.pop('loss_scale') == 'dynamic'
-    return build_optim_wrapper(model, wrapper)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return build_optim_wrapper(model, wrapper)
 
 
 def make_schedule(cfg, wrapper):
@@ -150,6 +151,8 @@ def test_weight_decay_of_each_parameter(name):
     assert wrapper.optimizer.defaults['eps'] == 1e-8
     assert type(wrapper.optimizer) is torch.optim.AdamW
     assert not wrapper.clip_grad_kwargs
+    assert [g['weight_decay'] for g in wrapper.optimizer.param_groups
+            ] == [0, base]
 
 
 def test_plain_head_is_drawn_as_the_recipe_says():
@@ -326,22 +329,41 @@ def test_evaluation_pixels_equal_pillow(tmp_path, size, name, edge, crop):
         batch['inputs'][0].numpy().transpose(1, 2, 0), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize('mode', ['RGB', 'L', 'CMYK'])
+def test_evaluation_loads_as_pillow(tmp_path, mode):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side, which the reference does not see
+    path = tmp_path / 'image.jpg'
+    Image.effect_noise((60, 40), 80).convert(mode).save(path, exif=exif)
+    load = TRANSFORMS.build(config('deit_base').test_dataloader.dataset.
+                            pipeline[0])
+    expected = np.array(Image.open(path).convert('RGB'))
+    loaded = load(dict(img_path=str(path)))['img']
+    np.testing.assert_array_equal(loaded[..., ::-1], expected)
+
+
 @pytest.mark.parametrize('name', imagenet_configs())
 def test_what_every_config_has_in_common(name):
     cfg = config(name)
     train, test = (d.dataset.pipeline for d in (cfg.train_dataloader,
                                                 cfg.test_dataloader))
     side = 384 if '384' in name else 224
-    assert train[1].scale == test[2].crop_size == side
+    assert train[0].scale == test[2].crop_size == side
     assert test[1].scale == {224: 256, 384: 438}[side]
     assert cfg.val_dataloader == cfg.test_dataloader
     assert cfg.model.backbone.get('img_size', 224) == side
     assert cfg.data_preprocessor.erasing == .25
+    assert cfg.data_preprocessor.rand_augment == dict()  # the recipe's
     assert cfg.model.train_cfg.augments == [
         dict(type='Mixup', alpha=.8), dict(type='CutMix', alpha=1.)]
     assert cfg.model.backbone.drop_path_rate == (0 if side == 384 else .1)
     assert 'EMAHook' not in cfg.pretty_text
-    assert cfg.randomness.diff_rank_seed is True
+    # On each GPU other draws, but the same seed, which a resumed run has too.
+    assert cfg.randomness == dict(seed=0, deterministic=False)
+    assert cfg.default_hooks.seed == dict(type='SeedHook')
+    assert cfg.default_hooks.teacher_labels == dict(type='TeacherLabelsHook')
+    assert 'teacher_labels' not in cfg.model
+    assert cfg.optim_wrapper.constructor == 'GroupedOptimWrapperConstructor'
     assert 'clip_grad' not in cfg.optim_wrapper
     arch = cfg.model.backbone.arch
     assert f'deit_{arch}' in name

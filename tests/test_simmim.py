@@ -10,7 +10,7 @@ from conftest import ARCH, NUM_CLASSES, build, make_batch, shuffle_weights
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from mmengine.runner.checkpoint import load_state_dict
 from mmpretrain.registry import HOOKS, TRANSFORMS
 
@@ -310,8 +310,10 @@ def test_config_trains():
 def test_config_decays_what_simmim_decays():
     cfg = tiny_config()
     model = build(cfg.model)
-    wrapper = build_optim_wrapper(
-        model, {**cfg.optim_wrapper, 'type': 'OptimWrapper'})
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        wrapper = build_optim_wrapper(
+            model, {**cfg.optim_wrapper, 'type': 'OptimWrapper'})
+    assert len(wrapper.optimizer.param_groups) == 2
     plain = {
         id(p)
         for group in wrapper.param_groups if group['weight_decay'] == 0
@@ -348,8 +350,11 @@ def test_config_schedule():
 
 
 def test_config_keeps_the_results_safe():
-    hooks = Config.fromfile(CONFIG).default_hooks
+    cfg = Config.fromfile(CONFIG)
+    hooks = cfg.default_hooks
     checkpoint = HOOKS.build(hooks.checkpoint)
     assert type(checkpoint).__name__ == 'AtomicCheckpointHook'
     assert (checkpoint.interval, checkpoint.max_keep_ckpts) == (1, 3)
     assert hooks.finite_loss == dict(type='FiniteLossHook')
+    assert hooks.seed == dict(type='SeedHook')
+    assert cfg.randomness == dict(seed=0, deterministic=False)

@@ -68,7 +68,7 @@ def ours(cfg, weights, teacher, folder):
     runner.model.init_weights = lambda: None
     runner.model.load_state_dict(weights)
     if teacher is not None:
-        runner.model.teacher._build()
+        runner.model.teacher.build()
         runner.model.teacher.model.load_state_dict(teacher)
     runner.train()
     return record.losses

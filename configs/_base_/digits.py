@@ -4,14 +4,18 @@ _base_ = ['mmpretrain::_base_/default_runtime.py']
 custom_imports = dict(imports=['deit_plugin'], allow_failed_imports=False)
 
 data_preprocessor = dict(
-    num_classes=10, mean=[77.9] * 3, std=[95.9] * 3, to_rgb=False)
+    type='DeiTDataPreprocessor',
+    num_classes=10,
+    mean=[77.9] * 3,
+    std=[95.9] * 3,
+    to_rgb=False)
 
 train_pipeline = [
     dict(
-        type='RandomResizedCrop',
+        type='LoadRandomResizedCrop',
         scale=16,
         crop_ratio_range=(.7, 1.),
-        interpolation='bicubic'),
+        flip_prob=0.),
     dict(type='PackInputs'),
 ]
 test_pipeline = [
@@ -40,6 +44,7 @@ train_cfg = dict(by_epoch=True, max_epochs=50, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(
+    constructor='GroupedOptimWrapperConstructor',
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=.05),
     paramwise_cfg=dict(
         norm_decay_mult=0., bias_decay_mult=0.,
@@ -58,6 +63,8 @@ param_scheduler = [
 ]
 
 default_hooks = dict(
+    seed=dict(type='SeedHook'),
+    teacher_labels=dict(type='TeacherLabelsHook'),
     logger=dict(type='LoggerHook', interval=10),
     checkpoint=dict(
         type='AtomicCheckpointHook', max_keep_ckpts=1, save_best='auto'),

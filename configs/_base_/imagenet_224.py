@@ -1,31 +1,20 @@
 # ImageNet at 224 x 224, with the reference's augmentation and evaluation.
 _base_ = ['mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py']
 
-data_preprocessor = dict(type='DeiTDataPreprocessor', erasing=.25)
+# A worker reads, crops, resizes and flips; the rest, rand-m9-mstd0.5-inc1
+# first, happens to a whole batch on its device.
+data_preprocessor = dict(
+    type='DeiTDataPreprocessor', rand_augment=dict(), erasing=.25)
+train_pipeline = [
+    dict(type='LoadRandomResizedCrop', scale=224),
+    dict(type='PackInputs'),
+]
 
-# Pillow reads, crops and resizes, as in the reference; no EXIF rotation.
+# Pillow reads and resizes, as in the reference; no EXIF rotation.
 load = dict(
     type='LoadImageFromFile',
     imdecode_backend='pillow',
     color_type='color_ignore_orientation')
-train_pipeline = [
-    load,
-    dict(
-        type='RandomResizedCrop',
-        scale=224,
-        backend='pillow',
-        interpolation='bicubic'),
-    dict(type='RandomFlip', prob=.5, direction='horizontal'),
-    dict(  # rand-m9-mstd0.5-inc1; BGR, since the images are
-        type='RandAugment',
-        policies='timm_increasing',
-        num_policies=2,
-        total_level=10,
-        magnitude_level=9,
-        magnitude_std=.5,
-        hparams=dict(pad_val=[104, 116, 124], interpolation='bicubic')),
-    dict(type='PackInputs'),
-]
 test_pipeline = [
     load,
     dict(

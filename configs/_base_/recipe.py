@@ -14,6 +14,7 @@ optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='float16',
     loss_scale='dynamic',
+    constructor='GroupedOptimWrapperConstructor',
     optimizer=dict(
         type='AdamW', lr=1e-3, betas=(.9, .999), eps=1e-8, weight_decay=.05),
     paramwise_cfg=dict(
@@ -28,11 +29,13 @@ param_scheduler = [
     dict(type='DeiTLR', warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-5)
 ]
 
-# Another seed on each GPU, as in the reference: else all of them would draw
-# the same mixing, erasing and drop path.
-randomness = dict(seed=None, diff_rank_seed=True)
+# Every draw follows from the seed, the epoch or iteration, and the place in
+# it, on each GPU another (SeedHook): a run that is resumed repeats it.
+randomness = dict(seed=0)
 
 default_hooks = dict(
+    seed=dict(type='SeedHook'),
+    teacher_labels=dict(type='TeacherLabelsHook'),
     checkpoint=dict(
         type='AtomicCheckpointHook', max_keep_ckpts=3, save_best='auto'),
     finite_loss=dict(type='FiniteLossHook'),

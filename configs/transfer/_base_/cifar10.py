@@ -1,10 +1,10 @@
 # CIFAR-10: mmpretrain downloads it.
 _base_ = ['../../_base_/imagenet_224.py']
 
-# The images are in memory, in RGB; RandAugment takes them for BGR.
+# The images are in memory, in RGB; the pipeline takes them for BGR.
 data_preprocessor = dict(num_classes=10, erasing=0.)
 to_bgr = dict(type='ReverseChannels')
-train_pipeline = [to_bgr, *_base_.train_pipeline[1:]]
+train_pipeline = [to_bgr, *_base_.train_pipeline]
 test_pipeline = [to_bgr, *_base_.test_pipeline[1:]]
 train_dataloader = dict(
     batch_size=96,

@@ -1,7 +1,7 @@
 _base_ = ['inat18.py']
 
 train_pipeline = _base_.train_dataloader.dataset.pipeline
-train_pipeline[1].scale = 384
+train_pipeline[0].scale = 384
 test_pipeline = _base_.test_dataloader.dataset.pipeline
 test_pipeline[1].scale = 438
 test_pipeline[2].crop_size = 384
