@@ -113,6 +113,8 @@ def _label(config: str, cfg_options: Optional[dict], work_dir: str,
     cfg.update(
         work_dir=work_dir,
         launcher=launcher,
+        load_from=None,  # the student's
+        resume=False,
         val_dataloader=None,
         val_cfg=None,
         val_evaluator=None)

@@ -24,12 +24,16 @@ from urllib.parse import urlparse
 import numpy as np
 import torch
 import torch.nn as nn
-from mmengine.dist import barrier, is_main_process
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader
 from safetensors import safe_open
 
 from .formats import some
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 
 # What transformers calls its files, in the order in which they are taken.
 FOLDER_FILES = ('model.safetensors.index.json', 'model.safetensors',
@@ -241,15 +245,45 @@ def load_from_http(filename: str, map_location=None, **kwargs) -> dict:
         map_location: As in ``torch.load``.
         **kwargs: Not used; for mmengine's signature.
     """
+    return load_from_local(fetch(filename), map_location)
+
+
+def fetch(filename: str) -> str:
+    """The path of a checkpoint, downloaded if it is an address and not there.
+
+    No process waits for another here, as not all of them may ask: one
+    downloads for those that share the folder.
+    """
     path = local_file(filename)
-    if not is_main_process():
-        barrier()  # until the main process has it
-    if not osp.exists(path):  # there, or on another machine
-        os.makedirs(osp.dirname(path), exist_ok=True)
-        torch.hub.download_url_to_file(filename, path)
-    if is_main_process():
-        barrier()
-    return load_from_local(path, map_location)
+    if path == osp.expanduser(filename) or osp.exists(path):
+        return path
+    os.makedirs(osp.dirname(path), exist_ok=True)
+    with open(path + '.lock', 'w') as lock:
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if not osp.exists(path):
+            torch.hub.download_url_to_file(filename, path)
+    return path
+
+
+def content_hash(path: str) -> str:
+    """SHA-256 of a checkpoint's weights: of a file, or of all the files of a
+    folder or of an index."""
+    path = _weights_in(path) if osp.isdir(path) else path
+    files = [path]
+    with open(path, 'rb') as file:
+        sharded = file.read(1) == b'{'
+    if sharded:
+        with open(path, encoding='utf-8') as file:
+            names = json.load(file).get('weight_map', {}).values()
+        files += [osp.join(osp.dirname(path), osp.basename(name))
+                  for name in sorted(set(names))]
+    digest = hashlib.sha256()
+    for name in files:
+        with open(name, 'rb') as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def local_file(filename: str) -> str:

@@ -261,8 +261,8 @@ class LabelStore:
         if different:
             raise ValueError(
                 f'The labels in {self.path} are of another run. Choose '
-                'another path, or delete the folder to record anew. Stored '
-                'values -> present ones:\n' + '\n'.join(different))
+                'another `model.teacher_labels.path`, or delete the folder '
+                'to record anew. Stored values -> present ones:\n' + '\n'.join(different))
         return iterations
 
     def _open_to_read(self):
@@ -475,12 +475,3 @@ def dataset_listing_hash(dataset) -> str:
             label = label.tolist()
         listing.update(f'{name}\0{label}\0'.encode(errors='surrogateescape'))
     return listing.hexdigest()
-
-
-def file_sha256(path: Union[str, os.PathLike]) -> str:
-    """The SHA-256 of a file's content, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

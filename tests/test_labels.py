@@ -1,7 +1,6 @@
 """What a teacher said once is what is read, or nothing is."""
 import copy
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ import pytest
 from mmengine.dataset import BaseDataset, ConcatDataset
 
 from deit_plugin import labels
-from deit_plugin.labels import (LabelStore, dataset_listing_hash, file_sha256,
+from deit_plugin.labels import (LabelStore, dataset_listing_hash,
                                 fingerprint_difference, store_size)
 
 FINGERPRINT = dict(
@@ -830,10 +829,3 @@ def test_a_dataset_that_lists_nothing():
         dataset = BaseDataset(lazy_init=True)
         dataset.load_data_list = lambda: [dict(x=1)]
         dataset_listing_hash(dataset)
-
-
-def test_file_sha256(tmp_path):
-    content = np.random.RandomState(0).bytes((1 << 20) + 17)
-    (tmp_path / 'weights').write_bytes(content)
-    assert file_sha256(tmp_path / 'weights') == \
-        hashlib.sha256(content).hexdigest()

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import build
-from test_reproducible import (model, quick, stop_workers,  # noqa: F401
-                               training)
+from conftest import build, make_batch
+from test_reproducible import (PIPELINE, model, quick,  # noqa: F401
+                               stop_workers, training)
 
 from deit_plugin.__main__ import main
+from deit_plugin.labels import LabelStore
 from deit_plugin.models import DistillationLoss
 from deit_plugin.models.teacher import Teacher
 
@@ -151,10 +152,21 @@ CHANGES = [
     ('sampler.shuffle', lambda c, k: k.update(
         sampler=dict(type='DefaultSampler', shuffle=False))),
     ('topk', lambda c, k: c['teacher_labels'].update(topk=2)),
+    ('mixing.probs', lambda c, k: c['train_cfg'].update(probs=[.9, .1])),
+    ('pipeline', lambda c, k: k.update(train_dataloader=dict(
+        dataset=dict(
+            type='RepeatDataset', times=1, dataset=dict(
+                type='Dots', ann_file='', pipeline=PIPELINE[1:])),
+        batch_size=4,
+        sampler=dict(type='DefaultSampler', shuffle=True),
+        collate_fn=dict(type='default_collate')))),
+    ('teacher_weights', lambda c, k: c['teacher'].update(
+        checkpoint='/nowhere/other.pth') or c['teacher_labels'].update(
+            mode='replay')),
 ]
 
 
-@pytest.mark.parametrize('what, change', CHANGES, ids=[c[0] for c in CHANGES])
+@pytest.mark.parametrize('what, change', CHANGES, ids=range(len(CHANGES)))
 def test_a_mismatch_is_named_before_the_first_step(what, change, labels,
                                                    tmp_path):
     run(labels, tmp_path / 'record', scores=(1., ))
@@ -186,6 +198,45 @@ def test_the_weights_are_not_needed_to_replay(labels, tmp_path):
     same(run(labels, tmp_path / 'replay'), recorded)
     log = next((tmp_path / 'replay').rglob('*.log')).read_text()
     assert 'are not at hand' in log
+
+
+def test_weights_in_a_folder(labels, tmp_path):
+    folder = tmp_path / 'teacher'
+    folder.mkdir()
+    os.rename(tmp_path / 'teacher.pth', folder / 'pytorch_model.bin')
+    labels['teacher']['checkpoint'] = str(folder)
+    run(labels, tmp_path / 'record', scores=(1., ))
+    state = torch.load(folder / 'pytorch_model.bin')
+    torch.save({k: v + 1 for k, v in state.items()},
+               folder / 'pytorch_model.bin')
+    with pytest.raises(ValueError, match='teacher_weights'):
+        run(labels, tmp_path / 'other', scores=(1., ))
+
+
+def test_a_teacher_of_random_weights_has_no_labels(labels, tmp_path):
+    del labels['teacher']['checkpoint']
+    with pytest.raises(ValueError, match='random weights'):
+        run(labels, tmp_path / 'record')
+
+
+def test_other_images_have_no_labels(labels, tmp_path):
+    """Of a validation loss, say."""
+    images = torch.randn(2, 3, 32, 32)
+    runner = run(labels, tmp_path / 'record', scores=(1., ))[2]
+    student = runner.model
+    student.teacher_labels.store = SimpleNamespace(read=None, write=None)
+    with pytest.raises(ValueError, match='none for other images'):
+        student.teacher_labels(images)
+    student.eval()
+    samples = make_batch(2)['data_samples']
+    assert 'loss_distill' in student.loss(images, samples)  # asks the teacher
+
+
+def test_a_whole_record_is_not_locked(labels, tmp_path, monkeypatch):
+    """So that several students may replay it at once."""
+    recorded = run(labels, tmp_path / 'record')
+    monkeypatch.setattr(LabelStore, '_open_to_write', None)
+    same(run(labels, tmp_path / 'second'), recorded)
 
 
 def test_draws_that_do_not_repeat_are_refused(labels, tmp_path):
@@ -235,6 +286,7 @@ def test_the_command_records_without_the_student(labels, tmp_path):
     runner = recorded[2]
     cfg = runner.cfg.copy()
     cfg.model.teacher_labels.path = str(tmp_path / 'alone')
+    cfg.load_from = 'of the student, which is not there.pth'
     script = tmp_path / 'script.py'
     cfg_file = tmp_path / 'cfg.json'
     plain = json.loads(json.dumps(cfg._cfg_dict.to_dict(), default=str))
@@ -244,6 +296,7 @@ import sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
 import test_reproducible
 from deit_plugin.__main__ import main
+from deit_plugin.labels import LabelStore
 sys.exit(main(['label', {str(cfg_file)!r}, '--work-dir',
                {str(tmp_path / "work")!r}]))
 ''')

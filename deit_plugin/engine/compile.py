@@ -31,3 +31,5 @@ class CompileHook(Hook):
         teacher = getattr(model, 'teacher', None)
         if self.teacher and teacher is not None:
             teacher.compile_kwargs = self.kwargs
+            if teacher.model is not None:  # built already
+                teacher.model.compile(**self.kwargs)

@@ -1,6 +1,5 @@
 """Hooks that keep a training run's results safe."""
 import glob
-import math
 import os
 import os.path as osp
 import re
@@ -137,14 +136,16 @@ class FiniteLossHook(Hook):
         Raises:
             FloatingPointError: If it is not finite.
         """
+        device = outputs['loss'].device
         values = torch.stack([
-            torch.as_tensor(v, dtype=torch.float32).detach().mean()
+            torch.as_tensor(v, dtype=torch.float32,
+                            device=device).detach().mean()
             for v in outputs.values()
-        ]).tolist()
+        ]).cpu().unbind()
         outputs.update(zip(outputs, values))
-        if math.isfinite(outputs['loss']):
+        if torch.isfinite(outputs['loss']):
             return
-        parts = ', '.join(f'{k} {v:g}' for k, v in outputs.items())
+        parts = ', '.join(f'{k} {float(v):g}' for k, v in outputs.items())
         raise FloatingPointError(
             f'The loss is not finite at iteration {runner.iter + 1} (epoch '
             f'{runner.epoch + 1}): {parts}. Training stops and saves nothing '

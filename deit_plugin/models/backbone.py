@@ -291,7 +291,11 @@ class DeiT(VisionTransformer):
                 and type(layer) is TransformerEncoderLayer
                 and type(layer.attn) is MultiheadAttention
                 and not layer.attn.v_shortcut
-                and not layer._forward_hooks and not layer._backward_hooks)
+                and layer._compiled_call_impl is None
+                and not any(part._forward_hooks or part._forward_pre_hooks
+                            or part._backward_hooks
+                            or part._backward_pre_hooks
+                            for part in (layer, layer.attn)))
 
     def _format_output(self, x: torch.Tensor, hw: Sequence[int]):
         if self.out_type == 'cls_token' and self.distilled:

@@ -137,7 +137,8 @@ class DistilledClassifier(ImageClassifier):
 
         if self.teacher is None or self.head.loss_module.mode == 'none':
             return self.head.loss_module(logits, target)
-        answer = (self.teacher_labels or self.teacher)(inputs)
+        recorded = self.training and self.teacher_labels
+        answer = (recorded or self.teacher)(inputs)
         losses = self.head.loss_module(logits, target, answer)
         losses.update(_compare(logits, target, first_class(answer)))
         return losses

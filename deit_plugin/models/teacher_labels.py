@@ -70,6 +70,9 @@ class TeacherLabels:
                 'model.teacher_labels are recorded and replayed by a hook: '
                 "set `default_hooks.teacher_labels=dict(type="
                 "'TeacherLabelsHook')`")
+        if self.iteration is None:
+            raise ValueError('model.teacher_labels are those of the training '
+                             'iterations: there are none for other images')
         answer = None
         if self.mode != 'record':
             answer = self._read(images)
@@ -113,7 +116,7 @@ class TeacherLabels:
         agreement = 100 * float(same.float().mean())
         text = (f'Iteration {self.iteration + 1}: the teacher gives '
                 f'{agreement:.1f} % of the labels in {self.store.file}')
-        if agreement < 99:  # not all kernels repeat their last bit
+        if agreement < 90:  # kernels may decide a near tie otherwise
             raise ValueError(
                 f'{text}: the images are not those that were recorded, or it '
                 'is another teacher. Record them anew')

@@ -30,6 +30,7 @@ def plain_config() -> Config:
 
 def distilled_config(**loss) -> Config:
     cfg = Config.fromfile(osp.join(CONFIGS, 'deit_digits_distilled.py'))
+    del cfg.model.teacher_labels  # they are of one seed
     cfg.model.head.loss.update(loss)
     return cfg
 
