@@ -262,7 +262,8 @@ class LabelStore:
             raise ValueError(
                 f'The labels in {self.path} are of another run. Choose '
                 'another `model.teacher_labels.path`, or delete the folder '
-                'to record anew. Stored values -> present ones:\n' + '\n'.join(different))
+                'to record anew. Stored values -> present ones:\n' +
+                '\n'.join(different))
         return iterations
 
     def _open_to_read(self):
