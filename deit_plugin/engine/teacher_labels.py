@@ -36,8 +36,10 @@ class TeacherLabelsHook(Hook):
             OSError: If the disk lacks the room for it.
         """
         labels = _labels(runner)
+        if labels is None:
+            return
         head = _model(runner).head
-        if labels is None or head.loss_module.mode == 'none':
+        if head.loss_module.mode == 'none':
             return
         seed = next((h for h in runner.hooks if isinstance(h, SeedHook)), None)
         if seed is None:
