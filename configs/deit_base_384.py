@@ -4,5 +4,5 @@
 # Published top-1 / top-5: 82.890 / 96.222 (facebookresearch/deit, README).
 _base_ = ['_base_/deit.py', '_base_/imagenet_384.py', '_base_/finetune.py']
 
-model = dict(backbone=dict(img_size=384, drop_path_rate=0.))
+model = dict(backbone=dict(img_size=384, drop_path_rate=0.0))
 load_from = 'work_dirs/deit_base/epoch_300.pth'

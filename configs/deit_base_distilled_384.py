@@ -3,9 +3,7 @@
 #   mim train mmpretrain configs/deit_base_distilled_384.py
 # 16 GPUs x 32, float16.
 # Published top-1: 84.5 (arXiv 2012.12877, tables 3 and 5).
-_base_ = [
-    '_base_/deit_distilled.py', '_base_/imagenet_384.py', '_base_/finetune.py'
-]
+_base_ = ['_base_/deit_distilled.py', '_base_/imagenet_384.py', '_base_/finetune.py']
 
-model = dict(backbone=dict(img_size=384, drop_path_rate=0.))
+model = dict(backbone=dict(img_size=384, drop_path_rate=0.0))
 load_from = 'work_dirs/deit_base_distilled/epoch_300.pth'

@@ -6,6 +6,7 @@
 _base_ = ['_base_/deit.py', '_base_/imagenet_384.py', '_base_/finetune.py']
 
 model = dict(
-    backbone=dict(distilled=True, img_size=384, drop_path_rate=0.),
-    neck=dict(type='DistillationTokenNeck', token='cls'))
+    backbone=dict(distilled=True, img_size=384, drop_path_rate=0.0),
+    neck=dict(type='DistillationTokenNeck', token='cls'),
+)
 load_from = 'work_dirs/deit_base_distilled/epoch_300.pth'

@@ -28,39 +28,34 @@ custom_imports = dict(imports=['deit_plugin'], allow_failed_imports=False)
 
 model = dict(
     type='SimMIM',
-    backbone=dict(
-        type='MaskedDeiT',
-        arch='base',
-        img_size=224,
-        patch_size=16,
-        drop_path_rate=.1),  # [S]
+    backbone=dict(type='MaskedDeiT', arch='base', img_size=224, patch_size=16, drop_path_rate=0.1),  # [S]
     neck=dict(type='SimMIMLinearDecoder', in_channels=768, encoder_stride=16),
     head=dict(
         type='SimMIMHead',
         patch_size=16,
-        loss=dict(type='PixelReconstructionLoss', criterion='L1', channel=3)))
+        loss=dict(type='PixelReconstructionLoss', criterion='L1', channel=3),
+    ),
+)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     # [S] data/data_simmim.py. It resizes with Pillow, which smooths where
     # OpenCV's bilinear, mmpretrain's default, skips pixels.
-    dict(
-        type='RandomResizedCrop',
-        scale=224,
-        crop_ratio_range=(.67, 1.),
-        backend='pillow'),
-    dict(type='RandomFlip', prob=.5),
+    dict(type='RandomResizedCrop', scale=224, crop_ratio_range=(0.67, 1.0), backend='pillow'),
+    dict(type='RandomFlip', prob=0.5),
     dict(
         type='SimMIMMaskGenerator',
         input_size=224,
         mask_patch_size=32,  # [S]
         model_patch_size=16,
-        mask_ratio=.6),  # [S]
+        mask_ratio=0.6,
+    ),  # [S]
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(
     drop_last=True,  # [S]
-    dataset=dict(type='ImageNet1k', pipeline=train_pipeline))
+    dataset=dict(type='ImageNet1k', pipeline=train_pipeline),
+)
 
 optim_wrapper = dict(
     type='AmpOptimWrapper',  # [M]; [S] has apex O1
@@ -68,36 +63,40 @@ optim_wrapper = dict(
     optimizer=dict(
         type='AdamW',
         lr=1e-4 * 2048 / 512,  # [S]: 1e-4 for each 512 images of the batch
-        betas=(.9, .999),  # [S]
-        weight_decay=.05),  # [S]
-    clip_grad=dict(max_norm=5.),  # [S] [M]
+        betas=(0.9, 0.999),  # [S]
+        weight_decay=0.05,
+    ),  # [S]
+    clip_grad=dict(max_norm=5.0),  # [S] [M]
     # [S]: its ViT spares these, but not the mask token.
     paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
         custom_keys={
-            '.cls_token': dict(decay_mult=0.),
-            '.dist_token': dict(decay_mult=0.),
-            '.pos_embed': dict(decay_mult=0.)
-        }))
+            '.cls_token': dict(decay_mult=0.0),
+            '.dist_token': dict(decay_mult=0.0),
+            '.pos_embed': dict(decay_mult=0.0),
+        },
+    ),
+)
 param_scheduler = [
     dict(
         type='LinearLR',
         start_factor=5e-7 / 1e-4,  # [S]
         by_epoch=True,
         end=10,  # [S]
-        convert_to_iter_based=True),
+        convert_to_iter_based=True,
+    ),
     # mmengine counts milestones from `begin`: the begin=10 of [M] would move
     # the step to epoch 710.
-    dict(type='MultiStepLR', milestones=[700], gamma=.1, by_epoch=True),  # [S]
+    dict(type='MultiStepLR', milestones=[700], gamma=0.1, by_epoch=True),  # [S]
 ]
 train_cfg = dict(by_epoch=True, max_epochs=800)  # [S]
 
 default_hooks = dict(
     seed=dict(type='SeedHook'),
-    checkpoint=dict(
-        type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3),
+    checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3),
     finite_loss=dict(type='FiniteLossHook'),
-    global_batch=dict(type='GlobalBatchHook', batch_size=2048))
+    global_batch=dict(type='GlobalBatchHook', batch_size=2048),
+)
 # Other draws on each GPU, as in [S], which a resumed run repeats (SeedHook).
 randomness = dict(seed=0)

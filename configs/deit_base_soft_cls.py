@@ -2,9 +2,6 @@
 #   mim train mmpretrain configs/deit_base_soft_cls.py
 # 16 GPUs x 64, float16.
 # Published top-1: 81.8 (arXiv 2012.12877, table 3).
-_base_ = [
-    '_base_/deit_distilled_cls.py', '_base_/imagenet_224.py',
-    '_base_/recipe.py'
-]
+_base_ = ['_base_/deit_distilled_cls.py', '_base_/imagenet_224.py', '_base_/recipe.py']
 
-model = dict(head=dict(loss=dict(mode='soft', tau=3., alpha=.1)))
+model = dict(head=dict(loss=dict(mode='soft', tau=3.0, alpha=0.1)))

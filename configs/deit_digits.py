@@ -5,17 +5,16 @@ model = dict(
     type='ImageClassifier',
     backbone=dict(
         type='DeiT',
-        arch=dict(
-            embed_dims=64,
-            num_layers=4,
-            num_heads=4,
-            feedforward_channels=256),
+        arch=dict(embed_dims=64, num_layers=4, num_heads=4, feedforward_channels=256),
         img_size=16,
         patch_size=4,
-        drop_path_rate=.1),
+        drop_path_rate=0.1,
+    ),
     head=dict(
         type='VisionTransformerClsHead',
         num_classes=10,
         in_channels=64,
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=.02),
-        loss=dict(type='LabelSmoothLoss', label_smooth_val=.1)))
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02),
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),
+    ),
+)

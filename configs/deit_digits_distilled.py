@@ -12,16 +12,19 @@ model = dict(
         loss=dict(
             _delete_=True,
             type='DistillationLoss',
-            base_loss=dict(type='LabelSmoothLoss', label_smooth_val=.1),
-            mode='hard')),
-    teacher=dict(
-        checkpoint='{{ fileDirname }}/deit_digits_teacher.pth',
-        **_base_.teacher),
+            base_loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),
+            mode='hard',
+        ),
+    ),
+    teacher=dict(checkpoint='{{ fileDirname }}/deit_digits_teacher.pth', **_base_.teacher),
     # A second run, of another student too, asks no teacher.
-    teacher_labels=dict(path='work_dirs/deit_digits_teacher_labels'))
+    teacher_labels=dict(path='work_dirs/deit_digits_teacher_labels'),
+)
 
 # In the log, the mean of the last ten iterations, as for the losses.
-log_processor = dict(custom_cfg=[
-    dict(data_src='teacher_acc', method_name='mean', window_size=10),
-    dict(data_src='teacher_agreement', method_name='mean', window_size=10),
-])
+log_processor = dict(
+    custom_cfg=[
+        dict(data_src='teacher_acc', method_name='mean', window_size=10),
+        dict(data_src='teacher_agreement', method_name='mean', window_size=10),
+    ]
+)

@@ -2,9 +2,7 @@
 #   mim train mmpretrain configs/deit_tiny.py
 # Published on 4 GPUs x 256, float16.
 # Published top-1 / top-5: 72.202 / 91.124 (facebookresearch/deit, README).
-_base_ = [
-    '_base_/deit.py', '_base_/imagenet_224.py', '_base_/recipe.py'
-]
+_base_ = ['_base_/deit.py', '_base_/imagenet_224.py', '_base_/recipe.py']
 
 model = dict(backbone=dict(arch='tiny'), head=dict(in_channels=192))
 train_dataloader = dict(batch_size=256)

@@ -2,13 +2,10 @@
 #   mim train mmpretrain configs/deit_tiny_soft_cls.py
 # 4 GPUs x 256, float16.
 # Published top-1: 72.2 (arXiv 2012.12877, table 3).
-_base_ = [
-    '_base_/deit_distilled_cls.py', '_base_/imagenet_224.py',
-    '_base_/recipe.py'
-]
+_base_ = ['_base_/deit_distilled_cls.py', '_base_/imagenet_224.py', '_base_/recipe.py']
 
 model = dict(
     backbone=dict(arch='tiny'),
-    head=dict(
-        in_channels=192, loss=dict(mode='soft', tau=3., alpha=.1)))
+    head=dict(in_channels=192, loss=dict(mode='soft', tau=3.0, alpha=0.1)),
+)
 train_dataloader = dict(batch_size=256)

@@ -1,10 +1,13 @@
 """Models small enough to train in a test, and peers to compare with."""
+
 import copy
 import os
 import re
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS, METRICS, MODELS
@@ -12,8 +15,9 @@ from mmpretrain.structures import DataSample
 
 import deit_plugin  # noqa: F401
 
-ARCH = dict(
-    embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64)
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / 'configs'
+ARCH = dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64)
 NUM_CLASSES = 5
 
 
@@ -33,18 +37,43 @@ def distilled_cfg():
     return copy.deepcopy(
         dict(
             type='DistilledClassifier',
-            backbone=dict(
-                type='DeiT', arch=ARCH, distilled=True, img_size=32,
-                patch_size=8),
+            backbone=dict(type='DeiT', arch=ARCH, distilled=True, img_size=32, patch_size=8),
             neck=dict(type='DistillationTokenNeck'),
             head=dict(
                 type='DeiTDualHead',
                 num_classes=NUM_CLASSES,
                 in_channels=32,
-                loss=dict(type='DistillationLoss')),
+                loss=dict(type='DistillationLoss'),
+            ),
             teacher=teacher_cfg(),
-            data_preprocessor=dict(
-                mean=[120.] * 3, std=[60.] * 3, num_classes=NUM_CLASSES)))
+            data_preprocessor=dict(mean=[120.0] * 3, std=[60.0] * 3, num_classes=NUM_CLASSES),
+        )
+    )
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Steps this small wait for threads more than they compute, and printing the config takes longer
+    than all of them."""
+    monkeypatch.setattr(Config, 'pretty_text', '')
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def drawing_model(distilled_cfg, tmp_path):
+    """With everything that draws, and a teacher that all runs share."""
+    distilled_cfg['backbone']['drop_path_rate'] = 0.2
+    distilled_cfg['train_cfg'] = dict(
+        augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]
+    )
+    distilled_cfg['data_preprocessor'].update(type='DeiTDataPreprocessor', rand_augment=dict(), erasing=0.25)
+    teacher = build(distilled_cfg['teacher'])
+    torch.save(teacher.state_dict(), tmp_path / 'teacher.pth')
+    distilled_cfg['teacher']['checkpoint'] = str(tmp_path / 'teacher.pth')
+    return distilled_cfg
 
 
 def teacher_cfg(num_classes=NUM_CLASSES, **kwargs):
@@ -54,13 +83,19 @@ def teacher_cfg(num_classes=NUM_CLASSES, **kwargs):
         num_classes=num_classes,
         depth=6,
         w0=8,
-        wa=8.,
-        wm=2.,
+        wa=8.0,
+        wm=2.0,
         group_size=4,
         stem_width=8,
         output_stride=8,
-        data_preprocessor=dict(mean=[120.] * 3, std=[60.] * 3),
-        **kwargs)
+        data_preprocessor=dict(mean=[120.0] * 3, std=[60.0] * 3),
+        **kwargs,
+    )
+
+
+def config(name):
+    """A config of this repository."""
+    return Config.fromfile(CONFIGS / f'{name}.py')
 
 
 def build(cfg):
@@ -71,9 +106,8 @@ def make_batch(size=4, side=32, num_classes=NUM_CLASSES):
     """A batch as mmpretrain's data pipeline and collating give it."""
     return dict(
         inputs=torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8),
-        data_samples=[
-            DataSample().set_gt_label(i % num_classes) for i in range(size)
-        ])
+        data_samples=[DataSample().set_gt_label(i % num_classes) for i in range(size)],
+    )
 
 
 def step(model, batch):
@@ -85,7 +119,7 @@ def step(model, batch):
 def shuffle_weights(module):
     """Weights of which each matters, norms and biases included."""
     for name, parameter in module.named_parameters():
-        torch.nn.init.normal_(parameter, std=.05)
+        torch.nn.init.normal_(parameter, std=0.05)
         if re.search(r'(norm|ln)\d?\.weight$', name):
             parameter.data += 1
     return module
@@ -120,8 +154,7 @@ class Noise(torch.utils.data.Dataset):
     def __init__(self, size=4, side=32, num_classes=NUM_CLASSES):
         generator = torch.Generator().manual_seed(0)
         shape = size, 3, side, side
-        self.images = torch.randint(
-            0, 256, shape, dtype=torch.uint8, generator=generator)
+        self.images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
         self.num_classes = num_classes
 
     def __len__(self):
@@ -136,7 +169,7 @@ class Noise(torch.utils.data.Dataset):
 class Scripted(BaseMetric):
     """An accuracy that goes as a test wants it."""
 
-    def __init__(self, values, keys=('accuracy/top1', )):
+    def __init__(self, values, keys=('accuracy/top1',)):
         super().__init__()
         self.values, self.keys = list(values), keys
 
@@ -147,18 +180,15 @@ class Scripted(BaseMetric):
         return dict.fromkeys(self.keys, self.values.pop(0))
 
 
-def make_runner(model, work_dir, scores=(1., 3., 2., 4.), **kwargs):
+def make_runner(model, work_dir, scores=(1.0, 3.0, 2.0, 4.0), **kwargs):
     """A runner of one epoch of two iterations for each score."""
     loader = dict(
         dataset=dict(type='Noise'),
         batch_size=2,
         sampler=dict(type='DefaultSampler', shuffle=False),
-        collate_fn=dict(type='default_collate'))
-    checkpoint = dict(
-        type='AtomicCheckpointHook',
-        interval=1,
-        max_keep_ckpts=1,
-        save_best='auto')
+        collate_fn=dict(type='default_collate'),
+    )
+    checkpoint = dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=1, save_best='auto')
     cfg = dict(
         model=model,
         work_dir=str(work_dir),
@@ -168,8 +198,8 @@ def make_runner(model, work_dir, scores=(1., 3., 2., 4.), **kwargs):
         val_cfg=dict(),
         val_evaluator=dict(type='Scripted', values=scores),
         optim_wrapper=dict(optimizer=dict(type='AdamW')),
-        default_hooks=dict(
-            checkpoint=checkpoint, finite_loss=dict(type='FiniteLossHook')),
+        default_hooks=dict(checkpoint=checkpoint, finite_loss=dict(type='FiniteLossHook')),
         default_scope='mmpretrain',
-        experiment_name=f'{work_dir.name}_{len(os.listdir(work_dir))}')
+        experiment_name=f'{work_dir.name}_{len(os.listdir(work_dir))}',
+    )
     return Runner.from_cfg(copy.deepcopy({**cfg, **kwargs}))

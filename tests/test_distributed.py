@@ -1,5 +1,6 @@
 """Two processes on the CPU, which start the gloo group themselves: mmengine's
 launchers call CUDA."""
+
 import copy
 
 import torch
@@ -37,8 +38,7 @@ def gradients(model):
 
 def start(rank, folder):
     torch.set_num_threads(1)
-    dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/group', rank=rank, world_size=2)
+    dist.init_process_group('gloo', init_method=f'file://{folder}/group', rank=rank, world_size=2)
 
 
 def one_step(rank, folder, cfg):
@@ -53,8 +53,7 @@ def one_step(rank, folder, cfg):
     wrapped = MMDistributedDataParallel(model)
     assert wrapped.find_unused_parameters is False
     names = {n for n, _ in wrapped.named_parameters()}
-    assert names == {f'module.{n}' for n in torch.load(
-        f'{folder}/student.pth')}
+    assert names == {f'module.{n}' for n in torch.load(f'{folder}/student.pth')}
     for _ in range(2):  # an unused parameter is reported by the second step
         model.zero_grad()
         wrapped.train_step(half(batch, rank), NoStep())
@@ -73,8 +72,7 @@ def test_two_processes_give_the_gradients_of_one(distilled_cfg, tmp_path):
     for rank in range(2):
         got = torch.load(tmp_path / f'gradients_{rank}.pth')
         for name, expected in gradients(model).items():
-            torch.testing.assert_close(
-                got[name], expected, atol=1e-6, rtol=1e-4, msg=name)
+            torch.testing.assert_close(got[name], expected, atol=1e-6, rtol=1e-4, msg=name)
 
 
 class Draw(Hook):
@@ -92,19 +90,16 @@ def train(rank, folder, cfg):
     runner = make_runner(
         cfg,
         folder,
-        scores=(1., 2.),
+        scores=(1.0, 2.0),
         launcher='pytorch',
         randomness=dict(seed=0),
         default_hooks=dict(
             seed=dict(type='SeedHook'),
             finite_loss=dict(type='FiniteLossHook'),
-            checkpoint=dict(
-                type='AtomicCheckpointHook',
-                interval=1,
-                max_keep_ckpts=1,
-                save_best='auto')),
-        model_wrapper_cfg=dict(
-            type='MMDistributedDataParallel', device_ids=None))
+            checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=1, save_best='auto'),
+        ),
+        model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None),
+    )
     draw = Draw()
     runner.register_hook(draw)
     runner.train()
@@ -113,8 +108,7 @@ def train(rank, folder, cfg):
     dist.destroy_process_group()
 
 
-def test_runner_under_the_pytorch_launcher(distilled_cfg, tmp_path,
-                                           monkeypatch):
+def test_runner_under_the_pytorch_launcher(distilled_cfg, tmp_path, monkeypatch):
     monkeypatch.setenv('LOCAL_RANK', '0')
     mp.spawn(train, (tmp_path, distilled_cfg), nprocs=2)
     stored = torch.load(tmp_path / 'epoch_2.pth')

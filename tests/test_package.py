@@ -1,4 +1,5 @@
 """What a user gets by importing the package, from anywhere."""
+
 import os.path as osp
 import re
 import subprocess
@@ -12,61 +13,86 @@ from conftest import ARCH
 from mmengine.config import Config
 from mmengine.registry import MODELS as ROOT
 from mmengine.registry import Registry
-from mmpretrain.registry import (DATASETS, HOOKS, LOOPS, MODELS,
-                                 OPTIM_WRAPPER_CONSTRUCTORS, TRANSFORMS)
+from mmpretrain.registry import (
+    DATASETS,
+    HOOKS,
+    LOOPS,
+    MODELS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    TRANSFORMS,
+)
 
 ROOT_FOLDER = osp.dirname(osp.dirname(osp.abspath(__file__)))
 
 
 def run(code, folder):
-    return subprocess.run([sys.executable, '-c', textwrap.dedent(code)],
-                          cwd=folder, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(code)], cwd=folder, capture_output=True, text=True
+    )
 
 
 def test_all_parts_are_registered():
-    for name in ('DeiT', 'DistillationTokenNeck', 'DeiTDualHead',
-                 'DistillationLoss', 'DistilledClassifier', 'MaskedDeiT',
-                 'DeiTDataPreprocessor'):
+    for name in (
+        'DeiT',
+        'DistillationTokenNeck',
+        'DeiTDualHead',
+        'DistillationLoss',
+        'DistilledClassifier',
+        'MaskedDeiT',
+        'DeiTDataPreprocessor',
+    ):
         assert MODELS.get(name).__module__.startswith('deit_plugin')
-    for name in ('AtomicCheckpointHook', 'FiniteLossHook', 'SeedHook',
-                 'TeacherLabelsHook', 'CompileHook'):
+    for name in (
+        'AtomicCheckpointHook',
+        'FiniteLossHook',
+        'SeedHook',
+        'TeacherLabelsHook',
+        'CompileHook',
+    ):
         assert HOOKS.get(name).__module__.startswith('deit_plugin')
-    for registry, name in ((DATASETS, 'Digits'),
-                           (TRANSFORMS, 'LoadRandomResizedCrop'),
-                           (LOOPS, 'TeacherLabelLoop'),
-                           (OPTIM_WRAPPER_CONSTRUCTORS,
-                            'GroupedOptimWrapperConstructor')):
+    for registry, name in (
+        (DATASETS, 'Digits'),
+        (TRANSFORMS, 'LoadRandomResizedCrop'),
+        (LOOPS, 'TeacherLabelLoop'),
+        (OPTIM_WRAPPER_CONSTRUCTORS, 'GroupedOptimWrapperConstructor'),
+    ):
         assert registry.get(name).__module__.startswith('deit_plugin')
 
 
 def test_custom_imports_in_a_config_of_mmpretrain(tmp_path):
     """One line added to a config that a user already has."""
-    (tmp_path / 'mine.py').write_text(textwrap.dedent('''
+    (tmp_path / 'mine.py').write_text(
+        textwrap.dedent("""
         _base_ = ['mmpretrain::deit/deit-tiny_4xb256_in1k.py']
         custom_imports = dict(
             imports=['deit_plugin'], allow_failed_imports=False)
         model = dict(backbone=dict(_delete_=True, type='DeiT', arch='tiny'))
-    '''))
+    """)
+    )
     result = run(
-        '''
+        """
         from mmengine.config import Config
         from mmpretrain import get_model
         model = get_model(Config.fromfile('mine.py'))
         print(type(model.backbone).__module__)
-        ''', tmp_path)
-    assert result.stdout.strip().endswith('deit_plugin.models.backbone'), \
-        result.stderr
+        """,
+        tmp_path,
+    )
+    assert result.stdout.strip().endswith('deit_plugin.models.backbone'), result.stderr
 
 
-@pytest.mark.parametrize('base', [
-    'deit/deit-tiny_4xb256_in1k', 'deit/deit-base-distilled_16xb64_in1k',
-    'resnet/resnet50_8xb32_in1k',
-    'vision_transformer/vit-base-p16_32xb128-mae_in1k'
-])
+@pytest.mark.parametrize(
+    'base',
+    [
+        'deit/deit-tiny_4xb256_in1k',
+        'deit/deit-base-distilled_16xb64_in1k',
+        'resnet/resnet50_8xb32_in1k',
+        'vision_transformer/vit-base-p16_32xb128-mae_in1k',
+    ],
+)
 def test_snippet_of_the_readme(tmp_path, base):
     with open(osp.join(ROOT_FOLDER, 'README.md')) as file:
-        snippet, = re.findall(r'```python\n(custom_imports.*?)```',
-                              file.read(), re.S)
+        (snippet,) = re.findall(r'```python\n(custom_imports.*?)```', file.read(), re.S)
     path = tmp_path / 'mine.py'
     path.write_text(f"_base_ = ['mmpretrain::{base}.py']\n{snippet}")
     cfg = Config.fromfile(path)
@@ -84,19 +110,20 @@ def test_demo_teacher_is_small():
 
 def test_from_another_scope():
     other = Registry('model', parent=ROOT, scope='mmother')
-    backbone = other.build(
-        dict(type='mmpretrain.DeiT', arch=ARCH, out_type='featmap'))
-    featmap, = backbone(torch.randn(1, 3, 64, 32))
+    backbone = other.build(dict(type='mmpretrain.DeiT', arch=ARCH, out_type='featmap'))
+    (featmap,) = backbone(torch.randn(1, 3, 64, 32))
     assert featmap.shape == (1, 32, 4, 2)
 
 
 def test_missing_mmcv_is_explained(tmp_path):
     result = run(
-        '''
+        """
         import sys
         sys.modules['mmcv'] = None
         import deit_plugin
-        ''', tmp_path)
+        """,
+        tmp_path,
+    )
     assert '`pip install mmcv-lite`' in result.stderr
 
 
@@ -105,8 +132,7 @@ def test_installing_never_replaces_mmcv():
     plain = [r for r in requires('deit_plugin') if 'extra' not in r]
     assert plain and not any('mmcv' in r for r in plain)
     standalone = [r for r in requires('deit_plugin') if 'standalone' in r]
-    for name in ('mmcv-lite', 'openmim', 'setuptools<82', 'torchvision',
-                 'scikit-learn'):
+    for name in ('mmcv-lite', 'openmim', 'setuptools<82', 'torchvision', 'scikit-learn'):
         assert any(r.startswith(name) for r in standalone), name
 
 
@@ -120,6 +146,7 @@ def test_digits():
         for i in (split.get_data_info(k) for k in range(len(split)))
     }
     from sklearn.datasets import load_digits
+
     digits = load_digits()
     assert len({i.tobytes() for i in digits.images}) == len(images)  # all
     for i in (0, 1000):

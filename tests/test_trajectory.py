@@ -1,11 +1,11 @@
 """50 training steps against a loop over timm's model, optimizer groups and
 schedule, from the same weights and over the same batches."""
+
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ARCH, Noise, build, make_runner, teacher_cfg, to_timm
+from conftest import ARCH, Noise, build, config, make_runner, teacher_cfg, to_timm
 from mmengine.hooks import Hook
-from test_recipe import config
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_weight_decay
@@ -17,29 +17,25 @@ LR = 1e-2  # high, so that a difference would grow
 
 def student_cfg(mode):
     """The model of a config of the recipe, made small."""
-    name = dict(plain='deit_base', hard='deit_base_distilled',
-                soft='deit_base_distilled')[mode]
+    name = dict(plain='deit_base', hard='deit_base_distilled', soft='deit_base_distilled')[mode]
     cfg = config(name)
     model = cfg.model
-    model.backbone.update(
-        arch=ARCH, img_size=32, patch_size=8, drop_path_rate=0.)
+    model.backbone.update(arch=ARCH, img_size=32, patch_size=8, drop_path_rate=0.0)
     model.head.update(num_classes=K, in_channels=32)
     model.train_cfg = None  # each side would mix for itself
-    model.data_preprocessor = dict(mean=[120.] * 3, std=[60.] * 3)
+    model.data_preprocessor = dict(mean=[120.0] * 3, std=[60.0] * 3)
     if mode == 'soft':
-        model.head.loss.update(mode='soft', tau=3., alpha=.1)
+        model.head.loss.update(mode='soft', tau=3.0, alpha=0.1)
     if mode != 'plain':
         model.teacher = teacher_cfg(K)
     return cfg
 
 
 class Record(Hook):
-
     def __init__(self):
         self.losses = []
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None,
-                         outputs=None):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.losses.append(outputs['loss'].item())
 
 
@@ -52,18 +48,20 @@ def ours(cfg, weights, teacher, folder):
     runner = make_runner(
         cfg.model.to_dict(),
         folder,
-        scores=[0.] * EPOCHS,
+        scores=[0.0] * EPOCHS,
         train_dataloader=dict(
             dataset=dict(type='Noise', size=BATCH * STEPS, num_classes=K),
             batch_size=BATCH,
             sampler=dict(type='DefaultSampler', shuffle=False),
-            collate_fn=dict(type='default_collate')),
+            collate_fn=dict(type='default_collate'),
+        ),
         val_dataloader=None,
         val_cfg=None,
         val_evaluator=None,
         optim_wrapper=optim.to_dict(),
         param_scheduler=[dict(s) for s in cfg.param_scheduler],
-        default_hooks=dict(checkpoint=None))
+        default_hooks=dict(checkpoint=None),
+    )
     runner.register_hook(record)
     runner.model.init_weights = lambda: None
     runner.model.load_state_dict(weights)
@@ -77,7 +75,7 @@ def ours(cfg, weights, teacher, folder):
 def reference_loss(mode, out, target, teacher_logits):
     """Written out anew; with one-hot targets, smoothed as the reference's
     mixup does."""
-    smooth = F.one_hot(target, K) * .9 + .1 / K
+    smooth = F.one_hot(target, K) * 0.9 + 0.1 / K
 
     def cross_entropy(logits):
         return -(smooth * F.log_softmax(logits, 1)).sum(1).mean()
@@ -86,17 +84,14 @@ def reference_loss(mode, out, target, teacher_logits):
         return cross_entropy(out)
     cls, dist = out
     if mode == 'hard':
-        return .5 * cross_entropy(cls) + .5 * F.nll_loss(
-            F.log_softmax(dist, 1), teacher_logits.argmax(1))
+        return 0.5 * cross_entropy(cls) + 0.5 * F.nll_loss(F.log_softmax(dist, 1), teacher_logits.argmax(1))
     student, other = (F.log_softmax(z / 3, 1) for z in (dist, teacher_logits))
     divergence = (other.exp() * (other - student)).sum() * 9 / dist.numel()
-    return .9 * cross_entropy(cls) + .1 * divergence
+    return 0.9 * cross_entropy(cls) + 0.1 * divergence
 
 
 def timms(mode, weights, teacher):
-    kwargs = dict(
-        img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2,
-        mlp_ratio=2, num_classes=K)
+    kwargs = dict(img_size=32, patch_size=8, embed_dim=32, depth=3, num_heads=2, mlp_ratio=2, num_classes=K)
     if mode == 'plain':
         model = VisionTransformer(**kwargs)
     else:
@@ -104,19 +99,17 @@ def timms(mode, weights, teacher):
         model.set_distilled_training(True)
     model.load_state_dict(to_timm(weights))
     optimizer = torch.optim.AdamW(
-        param_groups_weight_decay(
-            model, .05, no_weight_decay_list=('pos_embed', 'cls_token')),
-        lr=LR)
-    schedule = CosineLRScheduler(
-        optimizer, t_initial=EPOCHS, lr_min=1e-5, warmup_t=5,
-        warmup_lr_init=1e-6)
+        param_groups_weight_decay(model, 0.05, no_weight_decay_list=('pos_embed', 'cls_token')),
+        lr=LR,
+    )
+    schedule = CosineLRScheduler(optimizer, t_initial=EPOCHS, lr_min=1e-5, warmup_t=5, warmup_lr_init=1e-6)
     data = Noise(size=BATCH * STEPS, num_classes=K)
     images = (data.images.float() - 120) / 60
     labels = torch.arange(BATCH * STEPS) % K
     losses = []
     for epoch in range(EPOCHS):
         for i in range(0, BATCH * STEPS, BATCH):
-            x, y = images[i:i + BATCH], labels[i:i + BATCH]
+            x, y = images[i : i + BATCH], labels[i : i + BATCH]
             with torch.no_grad():
                 teacher_logits = None if teacher is None else teacher(x)
             loss = reference_loss(mode, model(x), y, teacher_logits)
@@ -137,6 +130,5 @@ def test_trajectory_equals_timm(mode, tmp_path):
     got = ours(cfg, weights, teacher and teacher.state_dict(), tmp_path)
     expected = timms(mode, weights, teacher and teacher.model)
     assert len(got) == EPOCHS * STEPS
-    assert abs(got[-1] - got[0]) > .1  # something was learnt
-    torch.testing.assert_close(
-        torch.tensor(got), torch.tensor(expected), rtol=1e-5, atol=0)
+    assert abs(got[-1] - got[0]) > 0.1  # something was learnt
+    torch.testing.assert_close(torch.tensor(got), torch.tensor(expected), rtol=1e-5, atol=0)

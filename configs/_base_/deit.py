@@ -1,14 +1,18 @@
 # DeiT-B. Smaller ones change `arch` and the head's `in_channels`.
 model = dict(
     type='ImageClassifier',
-    backbone=dict(type='DeiT', arch='base', drop_path_rate=.1),
+    backbone=dict(type='DeiT', arch='base', drop_path_rate=0.1),
     head=dict(
         type='VisionTransformerClsHead',
         num_classes=1000,
         in_channels=768,
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=.02),
-        loss=dict(type='LabelSmoothLoss', label_smooth_val=.1)),
-    train_cfg=dict(augments=[
-        dict(type='Mixup', alpha=.8),
-        dict(type='CutMix', alpha=1.),
-    ]))
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02),
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),
+    ),
+    train_cfg=dict(
+        augments=[
+            dict(type='Mixup', alpha=0.8),
+            dict(type='CutMix', alpha=1.0),
+        ]
+    ),
+)

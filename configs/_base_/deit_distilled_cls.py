@@ -7,8 +7,11 @@ model = dict(
         loss=dict(
             _delete_=True,
             type='DistillationLoss',
-            base_loss=dict(type='LabelSmoothLoss', label_smooth_val=.1),
+            base_loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),
             mode='hard',
-            alpha=.5,
-            distill_on='cls')),
-    teacher=_base_.teacher)
+            alpha=0.5,
+            distill_on='cls',
+        )
+    ),
+    teacher=_base_.teacher,
+)

@@ -4,18 +4,11 @@ _base_ = ['mmpretrain::_base_/default_runtime.py']
 custom_imports = dict(imports=['deit_plugin'], allow_failed_imports=False)
 
 data_preprocessor = dict(
-    type='DeiTDataPreprocessor',
-    num_classes=10,
-    mean=[77.9] * 3,
-    std=[95.9] * 3,
-    to_rgb=False)
+    type='DeiTDataPreprocessor', num_classes=10, mean=[77.9] * 3, std=[95.9] * 3, to_rgb=False
+)
 
 train_pipeline = [
-    dict(
-        type='LoadRandomResizedCrop',
-        scale=16,
-        crop_ratio_range=(.7, 1.),
-        flip_prob=0.),
+    dict(type='LoadRandomResizedCrop', scale=16, crop_ratio_range=(0.7, 1.0), flip_prob=0.0),
     dict(type='PackInputs'),
 ]
 test_pipeline = [
@@ -28,15 +21,17 @@ train_dataloader = dict(
     persistent_workers=True,
     pin_memory=False,
     dataset=dict(type='Digits', split='train', pipeline=train_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=True))
+    sampler=dict(type='DefaultSampler', shuffle=True),
+)
 val_dataloader = dict(
     batch_size=180,
     num_workers=1,
     persistent_workers=True,
     pin_memory=False,
     dataset=dict(type='Digits', split='test', pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
-val_evaluator = dict(type='Accuracy', topk=(1, ))
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
+val_evaluator = dict(type='Accuracy', topk=(1,))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 
@@ -45,20 +40,15 @@ val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(
     constructor='GroupedOptimWrapperConstructor',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=.05),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(
-        norm_decay_mult=0., bias_decay_mult=0.,
-        custom_keys={
-            '.cls_token': dict(decay_mult=0.),
-            '.pos_embed': dict(decay_mult=0.)
-        }))
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+        custom_keys={'.cls_token': dict(decay_mult=0.0), '.pos_embed': dict(decay_mult=0.0)},
+    ),
+)
 param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1e-3,
-        by_epoch=True,
-        end=5,
-        convert_to_iter_based=True),
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=True, end=5, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=5),
 ]
 
@@ -66,8 +56,8 @@ default_hooks = dict(
     seed=dict(type='SeedHook'),
     teacher_labels=dict(type='TeacherLabelsHook'),
     logger=dict(type='LoggerHook', interval=10),
-    checkpoint=dict(
-        type='AtomicCheckpointHook', max_keep_ckpts=1, save_best='auto'),
+    checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=1, save_best='auto'),
     finite_loss=dict(type='FiniteLossHook'),
-    filled_model=dict(type='FilledModelHook'))
+    filled_model=dict(type='FilledModelHook'),
+)
 randomness = dict(seed=0)

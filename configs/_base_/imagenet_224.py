@@ -3,26 +3,17 @@ _base_ = ['mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py']
 
 # A worker reads, crops, resizes and flips; the rest, rand-m9-mstd0.5-inc1
 # first, happens to a whole batch on its device.
-data_preprocessor = dict(
-    type='DeiTDataPreprocessor', rand_augment=dict(), erasing=.25)
+data_preprocessor = dict(type='DeiTDataPreprocessor', rand_augment=dict(), erasing=0.25)
 train_pipeline = [
     dict(type='LoadRandomResizedCrop', scale=224),
     dict(type='PackInputs'),
 ]
 
 # Pillow reads and resizes, as in the reference; no EXIF rotation.
-load = dict(
-    type='LoadImageFromFile',
-    imdecode_backend='pillow',
-    color_type='color_ignore_orientation')
+load = dict(type='LoadImageFromFile', imdecode_backend='pillow', color_type='color_ignore_orientation')
 test_pipeline = [
     load,
-    dict(
-        type='ResizeEdge',
-        scale=256,
-        edge='short',
-        backend='pillow',
-        interpolation='bicubic'),
+    dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),
 ]
@@ -32,9 +23,7 @@ train_dataloader = dict(
     num_workers=8,
     drop_last=True,
     dataset=dict(type='ImageNet1k', pipeline=train_pipeline),
-    sampler=dict(_delete_=True, type='RepeatedAugmentSampler'))
-val_dataloader = dict(
-    batch_size=64,
-    num_workers=8,
-    dataset=dict(type='ImageNet1k', pipeline=test_pipeline))
+    sampler=dict(_delete_=True, type='RepeatedAugmentSampler'),
+)
+val_dataloader = dict(batch_size=64, num_workers=8, dataset=dict(type='ImageNet1k', pipeline=test_pipeline))
 test_dataloader = val_dataloader

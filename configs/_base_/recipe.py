@@ -15,19 +15,15 @@ optim_wrapper = dict(
     dtype='float16',
     loss_scale='dynamic',
     constructor='GroupedOptimWrapperConstructor',
-    optimizer=dict(
-        type='AdamW', lr=1e-3, betas=(.9, .999), eps=1e-8, weight_decay=.05),
+    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
     paramwise_cfg=dict(
-        flat_decay_mult=0.,
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
-        custom_keys={
-            '.cls_token': dict(decay_mult=0.),
-            '.pos_embed': dict(decay_mult=0.)
-        }))
-param_scheduler = [
-    dict(type='DeiTLR', warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-5)
-]
+        flat_decay_mult=0.0,
+        norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
+        custom_keys={'.cls_token': dict(decay_mult=0.0), '.pos_embed': dict(decay_mult=0.0)},
+    ),
+)
+param_scheduler = [dict(type='DeiTLR', warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-5)]
 
 # Every draw follows from the seed, the epoch or iteration, and the place in
 # it, on each GPU another (SeedHook): a run that is resumed repeats it.
@@ -36,8 +32,8 @@ randomness = dict(seed=0)
 default_hooks = dict(
     seed=dict(type='SeedHook'),
     teacher_labels=dict(type='TeacherLabelsHook'),
-    checkpoint=dict(
-        type='AtomicCheckpointHook', max_keep_ckpts=3, save_best='auto'),
+    checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=3, save_best='auto'),
     finite_loss=dict(type='FiniteLossHook'),
     filled_model=dict(type='FilledModelHook'),
-    global_batch=dict(type='GlobalBatchHook', batch_size=1024))
+    global_batch=dict(type='GlobalBatchHook', batch_size=1024),
+)

@@ -4,4 +4,5 @@ teacher = dict(
     type='TimmClassifier',
     model_name='regnety_160',
     num_classes=1000,
-    checkpoint='https://dl.fbaipublicfiles.com/deit/regnety_160-a5fe301d.pth')
+    checkpoint='https://dl.fbaipublicfiles.com/deit/regnety_160-a5fe301d.pth',
+)

@@ -2,13 +2,8 @@
 #   mim train mmpretrain configs/transfer/deit_base_384_cifar100.py
 # Published top-1: 90.8 (arXiv 2012.12877, table 7); the hardware is not. Here
 # a batch of 768 on 24 GPUs x 32, or accumulated.
-_base_ = [
-    '../_base_/deit.py', '_base_/cifar100_384.py',
-    '_base_/adamw_dino.py'
-]
+_base_ = ['../_base_/deit.py', '_base_/cifar100_384.py', '_base_/adamw_dino.py']
 
-model = dict(
-    backbone=dict(img_size=384, drop_path_rate=.1),
-    head=dict(num_classes=100))
+model = dict(backbone=dict(img_size=384, drop_path_rate=0.1), head=dict(num_classes=100))
 optim_wrapper = dict(optimizer=dict(lr=5e-6))  # see _base_/adamw_dino.py
 load_from = 'work_dirs/deit_base_384/epoch_30.pth'

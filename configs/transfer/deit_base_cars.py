@@ -4,7 +4,5 @@
 # a batch of 768 on 8 GPUs x 96, or accumulated.
 _base_ = ['../_base_/deit.py', '_base_/cars.py', '_base_/sgd.py']
 
-model = dict(
-    backbone=dict(drop_path_rate=0.),
-    head=dict(num_classes=196))
+model = dict(backbone=dict(drop_path_rate=0.0), head=dict(num_classes=196))
 load_from = 'work_dirs/deit_base/epoch_300.pth'

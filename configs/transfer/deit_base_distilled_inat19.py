@@ -4,7 +4,5 @@
 # a batch of 768 on 8 GPUs x 96, or accumulated.
 _base_ = ['_base_/distilled.py', '_base_/inat19.py', '_base_/adamw_inat.py']
 
-model = dict(
-    backbone=dict(drop_path_rate=.1),
-    head=dict(num_classes=1010))
+model = dict(backbone=dict(drop_path_rate=0.1), head=dict(num_classes=1010))
 load_from = 'work_dirs/deit_base_distilled/epoch_300.pth'

@@ -1,10 +1,14 @@
 from .digits import Digits
+from .image_processor import DeiTImageProcessor
 from .imagenet import ImageNet1k
-from .loading import LoadRandomResizedCrop
-from .sampler import RepeatedAugmentSampler
-from .transforms import DeiTImageProcessor, ReverseChannels
+from .samplers import RepeatedAugmentSampler
+from .transforms import LoadRandomResizedCrop, ReverseChannels
 
 __all__ = [
-    'DeiTImageProcessor', 'Digits', 'ImageNet1k', 'LoadRandomResizedCrop',
-    'RepeatedAugmentSampler', 'ReverseChannels'
+    'DeiTImageProcessor',
+    'Digits',
+    'ImageNet1k',
+    'LoadRandomResizedCrop',
+    'RepeatedAugmentSampler',
+    'ReverseChannels',
 ]

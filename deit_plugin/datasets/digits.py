@@ -1,4 +1,5 @@
 """The handwritten digits that scikit-learn ships."""
+
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
@@ -21,12 +22,12 @@ class Digits(BaseDataset):
         ValueError: If the split is unknown.
         ModuleNotFoundError: If scikit-learn is not installed.
     """
+
     METAINFO = dict(classes=tuple('0123456789'))
 
     def __init__(self, split: str, **kwargs):
         if split not in ('train', 'test'):
-            raise ValueError(
-                f"split={split!r} is unknown: choose 'train' or 'test'")
+            raise ValueError(f"split={split!r} is unknown: choose 'train' or 'test'")
         self.split = split
         super().__init__(ann_file='', **kwargs)
 
@@ -37,13 +38,14 @@ class Digits(BaseDataset):
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 'The dataset Digits is inside scikit-learn, which is not '
-                'installed: `pip install scikit-learn`') from error
+                'installed: `pip install scikit-learn`'
+            ) from error
         digits = load_digits()
         images = np.round(digits.images * (255 / 16)).astype(np.uint8)
         order = np.random.RandomState(0).permutation(len(images))
         test = len(images) // 5 + 1
         chosen = order[:test] if self.split == 'test' else order[test:]
         return [
-            dict(img=np.repeat(images[i, :, :, None], 3, axis=2),
-                 gt_label=int(digits.target[i])) for i in chosen
+            dict(img=np.repeat(images[i, :, :, None], 3, axis=2), gt_label=int(digits.target[i]))
+            for i in chosen
         ]

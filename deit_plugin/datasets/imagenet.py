@@ -1,4 +1,5 @@
 """ImageNet, with help where it is absent."""
+
 import os.path as osp
 
 from mmpretrain.datasets import ImageNet
@@ -27,5 +28,6 @@ class ImageNet1k(ImageNet):
                 'it so that each class is a folder of train/ and of val/: '
                 'data/imagenet/train/n01440764/*.JPEG, data/imagenet/val/'
                 'n01440764/*.JPEG. If it lies elsewhere, link the folder: '
-                '`mkdir -p data && ln -s FOLDER data/imagenet`')
+                '`mkdir -p data && ln -s FOLDER data/imagenet`'
+            )
         super().full_init()

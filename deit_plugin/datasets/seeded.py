@@ -1,8 +1,10 @@
 """Random draws of a sample that depend on its place in the training alone."""
+
 import hashlib
 import random
 import struct
-from typing import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,8 +22,7 @@ def seed_cpu(*place) -> int:
         int: A seed of 64 bits for torch's generators elsewhere, the one that
         torch has on the CPU.
     """
-    digest = hashlib.blake2b(
-        ','.join(map(str, place)).encode(), digest_size=20).digest()
+    digest = hashlib.blake2b(','.join(map(str, place)).encode(), digest_size=20).digest()
     # Each its own: all three are Mersenne Twisters, and from one seed two of
     # them would draw the same numbers.
     of_python, of_torch, of_numpy = struct.unpack('<QQI', digest)
@@ -78,26 +79,49 @@ class PlacedSampler(Sampler):
         return len(self.sampler)
 
 
-def get_placed_items(dataset, indices: Sequence[int]) -> list:
+def draw_by_place(dataset):
+    """Have a dataset draw what it draws by the place of each sample.
+
+    A DataLoader asks a dataset for a whole batch where it has ``__getitems__``. It is given one here;
+    one that it has itself is called, with plain indices, after the place of the batch's first sample
+    was made the seed.
+
+    Args:
+        dataset (Dataset): Any dataset with indices. A second call changes nothing.
+    """
+    own = getattr(dataset, '__getitems__', None)
+    if isinstance(own, partial) and own.func is get_placed_items:
+        return
+    dataset.__getitems__ = partial(get_placed_items, dataset, own)
+
+
+def get_placed_items(dataset, own: Callable | None, indices: Sequence[int]) -> list:
     """The samples of a batch, each drawn by its place.
 
     The generators are afterwards in the state that they had before.
 
     Args:
         dataset (Dataset): Any dataset with indices.
-        indices (Sequence[int]): A plain ``int`` among them is fetched without
-            seeding.
+        own (Callable, optional): The ``__getitems__`` that it had before.
+        indices (Sequence[int]): A plain ``int`` among them is fetched without seeding.
     """
     python, numpy = random.getstate(), np.random.get_state()
     state = torch.get_rng_state()
     try:
+        if own is not None:
+            _seed(indices[0])
+            return own([int(index) for index in indices])
         samples = []
         for index in indices:
-            if isinstance(index, PlacedIndex):
-                seed_cpu('sample', *index.place)
+            _seed(index)
             samples.append(dataset[int(index)])
         return samples
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
         torch.set_rng_state(state)
+
+
+def _seed(index: int):
+    if isinstance(index, PlacedIndex):
+        seed_cpu('sample', *index.place)

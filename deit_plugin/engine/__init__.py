@@ -1,12 +1,7 @@
-from .compile import CompileHook
-from .hooks import AtomicCheckpointHook, FilledModelHook, FiniteLossHook
-from .optimizer import GroupedOptimWrapperConstructor
-from .schedule import DeiTLR, GlobalBatchHook
-from .seeding import SeedHook
-from .teacher_labels import TeacherLabelLoop, TeacherLabelsHook
+from .hooks import *
+from .hooks import __all__ as _hooks
+from .loops import TeacherLabelLoop
+from .optimizers import GroupedOptimWrapperConstructor
+from .schedulers import DeiTLR
 
-__all__ = [
-    'AtomicCheckpointHook', 'CompileHook', 'DeiTLR', 'FilledModelHook',
-    'FiniteLossHook', 'GlobalBatchHook', 'GroupedOptimWrapperConstructor',
-    'SeedHook', 'TeacherLabelLoop', 'TeacherLabelsHook'
-]
+__all__ = ['DeiTLR', 'GroupedOptimWrapperConstructor', 'TeacherLabelLoop', *_hooks]

@@ -1,4 +1,4 @@
-from .backbone import DeiT
+from .backbone import DeiT, accept_foreign_names
 from .classifier import DistilledClassifier
 from .data_preprocessor import DeiTDataPreprocessor
 from .head import DeiTDualHead
@@ -7,6 +7,12 @@ from .masked import MaskedDeiT
 from .neck import DistillationTokenNeck
 
 __all__ = [
-    'DeiT', 'DeiTDataPreprocessor', 'DeiTDualHead', 'DistillationLoss',
-    'DistillationTokenNeck', 'DistilledClassifier', 'MaskedDeiT'
+    'DeiT',
+    'DeiTDataPreprocessor',
+    'DeiTDualHead',
+    'DistillationLoss',
+    'DistillationTokenNeck',
+    'DistilledClassifier',
+    'MaskedDeiT',
+    'accept_foreign_names',
 ]

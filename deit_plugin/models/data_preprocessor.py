@@ -1,5 +1,6 @@
 """What happens to a batch of images before the model sees it."""
-from typing import Optional, Sequence, Tuple
+
+from collections.abc import Sequence
 
 import torch
 from mmpretrain.models import ClsDataPreprocessor
@@ -11,57 +12,62 @@ from .rand_augment import RandAugment
 
 @MODELS.register_module()
 class DeiTDataPreprocessor(ClsDataPreprocessor):
-    """mmpretrain's ``ClsDataPreprocessor`` with what the recipe does to a
-    batch: RandAugment before normalisation, random erasing after it and
-    before mixup and cutmix, all on the device of the images.
+    """mmpretrain's ``ClsDataPreprocessor`` with what the recipe does to a batch: RandAugment before
+    normalisation, random erasing after it and before mixup and cutmix, all on the device of the images.
 
-    Erasing fills a box with values from N(0, 1), each pixel and channel its
-    own. mmpretrain's transform erases before normalisation, so its values are
-    clipped to the range of a pixel.
-
-    Images of a floating-point type come normalised and in RGB, as
-    :class:`DeiTImageProcessor` makes them, and are left as they are.
+    Erasing fills a box with values from N(0, 1), each pixel and channel its own. mmpretrain's transform
+    erases before normalisation, so its values are clipped to the range of a pixel.
 
     Args:
-        rand_augment (dict, optional): The arguments of :class:`RandAugment`;
-            an empty dict is the recipe's. The images must be uint8 and of one
-            size. Defaults to None: no RandAugment.
-        erasing (float): The probability that a box of an image is erased, in
-            [0, 1]. Its area is 0.02 to 1/3 of the image, the logarithm of its
-            aspect ratio uniform in +-log(0.3). Defaults to 0.
+        rand_augment (dict, optional): The arguments of :class:`RandAugment`; an empty dict is the
+            recipe's. The images must be uint8 and of one size. Defaults to None: no RandAugment.
+        erasing (float): The probability that a box of an image is erased, in [0, 1]. Its area is 0.02
+            to 1/3 of the image, the logarithm of its aspect ratio uniform in +-log(0.3).
+            Defaults to 0.
+        normalized_input (bool): Whether images of a floating-point type come normalised and in RGB, as
+            :class:`DeiTImageProcessor` makes them, and are left as they are. Otherwise they are
+            refused. uint8 images are normalised here in any case. Defaults to False.
         **kwargs: As for ``ClsDataPreprocessor``.
 
     Raises:
-        ValueError: If the probability is not in [0, 1], or if an image is of
-            a floating-point type but not normalised.
+        ValueError: If the probability is not in [0, 1], or if images are of a floating-point type and
+            ``normalized_input`` is False.
     """
 
-    def __init__(self,
-                 rand_augment: Optional[dict] = None,
-                 erasing: float = 0.,
-                 **kwargs):
+    def __init__(
+        self,
+        rand_augment: dict | None = None,
+        erasing: float = 0.0,
+        normalized_input: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        self._rand_augment = None if rand_augment is None \
-            else RandAugment(**rand_augment)
         if not 0 <= erasing <= 1:
             raise ValueError(f'erasing={erasing} is not in [0, 1]')
+        self._rand_augment = None if rand_augment is None else RandAugment(**rand_augment)
         self._erasing = RandomErasing(erasing, mode='pixel', max_count=1)
         self._mix = self.batch_augments
         if self._mix is not None:
             self.batch_augments = self._erase_and_mix
+        self._unnormalized = None
+        if normalized_input:  # it does all but the images
+            self._unnormalized = ClsDataPreprocessor(num_classes=self.num_classes, to_onehot=self.to_onehot)
+            self._unnormalized.batch_augments = self.batch_augments
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """As ``ClsDataPreprocessor``, with the augmentation in training."""
-        raw = self.to_rgb, self._enable_normalize
-        if self._is_normalised(data['inputs']):
-            self.to_rgb = self._enable_normalize = False
-        elif training and self._rand_augment is not None:
-            data = {**data, 'inputs': self._augment(data['inputs'])}
-            self.to_rgb = False
-        try:
+        if data['inputs'][0].is_floating_point():
+            if self._unnormalized is None:
+                raise ValueError(
+                    f'The images are {data["inputs"][0].dtype}: hand them on as uint8 (no '
+                    '`to_float32=True`), or set `data_preprocessor.normalized_input=True` if they come '
+                    'normalised and in RGB, as from DeiTImageProcessor'
+                )
+            data = self._unnormalized(data, training)
+        else:
+            if training and self._rand_augment is not None:
+                data = {**data, 'inputs': self._augment(data['inputs'])}
             data = super().forward(data, training)
-        finally:
-            self.to_rgb, self._enable_normalize = raw
         if training and self._mix is None:
             self._erase(data['inputs'])
         return data
@@ -70,23 +76,11 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
         inputs = self.cast_data(inputs)
         if not isinstance(inputs, torch.Tensor):
             inputs = torch.stack(inputs)
-        return self._rand_augment(inputs.flip(1) if self.to_rgb else inputs)
+        if not self.to_rgb:
+            return self._rand_augment(inputs)
+        return self._rand_augment(inputs.flip(1)).flip(1)  # it takes RGB
 
-    @staticmethod
-    def _is_normalised(inputs: Sequence[torch.Tensor]) -> bool:
-        if not inputs[0].is_floating_point():
-            return False
-        # On another device the comparison would have to wait for it.
-        if inputs[0].device.type == 'cpu' and inputs[0].max() > 64:
-            raise ValueError(
-                'Images of a floating-point type must come normalised, but '
-                f'one has the value {float(inputs[0].max())}: hand them on '
-                'as uint8 (no `to_float32=True`), or normalise them')
-        return True
-
-    def _erase_and_mix(
-            self, inputs: torch.Tensor,
-            scores: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+    def _erase_and_mix(self, inputs: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self._erase(inputs)
         return self._mix(inputs, scores)
 

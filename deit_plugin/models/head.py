@@ -1,11 +1,10 @@
 """The two classifiers of a distilled DeiT."""
-from typing import Tuple, Union
 
 import torch
 from mmpretrain.models import DeiTClsHead
 from mmpretrain.registry import MODELS
 
-from .loss import DistillationLoss
+from .loss import Answer, DistillationLoss, Logits
 
 PREDICTIONS = ('mean', 'cls', 'dist', 'mean_softmax')
 
@@ -32,26 +31,31 @@ class DeiTDualHead(DeiTClsHead):
         **kwargs: Further arguments of mmpretrain's ``DeiTClsHead``.
     """
 
-    def __init__(self,
-                 num_classes: int,
-                 in_channels: int,
-                 prediction: str = 'mean',
-                 loss: dict = dict(type='DistillationLoss'),
-                 init_cfg: dict = dict(
-                     type='TruncNormal', layer='Linear', std=.02),
-                 **kwargs):
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        prediction: str = 'mean',
+        loss: dict = dict(type='DistillationLoss'),
+        init_cfg: dict = dict(type='TruncNormal', layer='Linear', std=0.02),
+        **kwargs,
+    ):
         if prediction not in PREDICTIONS:
-            raise ValueError(f'prediction={prediction!r} is unknown: choose '
-                             f'one of {PREDICTIONS}')
+            raise ValueError(f'prediction={prediction!r} is unknown: choose one of {PREDICTIONS}')
         super().__init__(
-            num_classes=num_classes,
-            in_channels=in_channels,
-            loss=loss,
-            init_cfg=init_cfg,
-            **kwargs)
+            num_classes=num_classes, in_channels=in_channels, loss=loss, init_cfg=init_cfg, **kwargs
+        )
         self.prediction = prediction
+        if self.distillation is not None and not self.distillation.uses_dist_head:
+            # As in the reference, it has no gradient and so no weight decay either.
+            self.layers.head_dist.requires_grad_(False)
 
-    def pre_logits(self, feats: tuple) -> Tuple[torch.Tensor, torch.Tensor]:
+    @property
+    def distillation(self) -> DistillationLoss | None:
+        """The loss, if it is one that may take a teacher."""
+        return self.loss_module if isinstance(self.loss_module, DistillationLoss) else None
+
+    def pre_logits(self, feats: tuple) -> tuple[torch.Tensor, torch.Tensor]:
         """The tokens ``(cls, dist)``, each (B, C), before the classifiers.
 
         Args:
@@ -60,59 +64,64 @@ class DeiTDualHead(DeiTClsHead):
                 of which is that pair.
         """
         if isinstance(feats[-1], torch.Tensor):
-            feats = (feats, )
+            feats = (feats,)
         if len(feats[-1]) != 2:
             raise ValueError(
                 'DeiTDualHead takes a class and a distillation token, but '
                 f'got {len(feats[-1])} feature(s): set `distilled=True` in '
-                "the backbone and `neck=dict(type='DistillationTokenNeck')`")
+                "the backbone and `neck=dict(type='DistillationTokenNeck')`"
+            )
         return super().pre_logits(feats)
 
-    def dual_logits(self, feats: tuple) -> Tuple[torch.Tensor, torch.Tensor]:
+    def dual_logits(self, feats: tuple) -> tuple[torch.Tensor, torch.Tensor]:
         """The logits (B, K) of the class head and of the distillation
         head."""
         cls, dist = self.pre_logits(feats)
         return self.layers.head(cls), self.layers.head_dist(dist)
 
-    def forward(
-        self, feats: tuple
-    ) -> Union[torch.Tensor, Tuple[torch.Tensor, torch.Tensor]]:
+    def forward(self, feats: tuple) -> Logits:
         """Both logits (B, K) in training; what ``prediction`` names, (B, K),
         in evaluation."""
-        return self.dual_logits(feats) if self.training \
-            else self.fused_logits(feats)
+        return self.dual_logits(feats) if self.training else self.fused_logits(feats)
 
     def fused_logits(self, feats: tuple) -> torch.Tensor:
         """What ``prediction`` names, (B, K)."""
         if self.prediction in ('cls', 'dist'):  # the other is not computed
             cls, dist = self.pre_logits(feats)
-            return self.layers.head(cls) if self.prediction == 'cls' \
-                else self.layers.head_dist(dist)
+            return self.layers.head(cls) if self.prediction == 'cls' else self.layers.head_dist(dist)
         return fuse(*self.dual_logits(feats), self.prediction)
 
     def predict(self, feats: tuple, data_samples: list = None) -> list:
         """As mmpretrain's heads, in training mode too."""
         return self._get_predictions(self.fused_logits(feats), data_samples)
 
-    def loss(self, feats: tuple, data_samples: list, **kwargs) -> dict:
-        """Train both heads by the labels alone, on the mean of their logits.
+    def loss(
+        self, feats: tuple, data_samples: list, teacher: Answer | None = None, **kwargs
+    ) -> dict[str, torch.Tensor]:
+        """The losses of a batch.
 
-        That is what the reference's fine-tuning does with a distilled model,
-        for it keeps the model in eval mode. With a teacher, or to train the
-        heads apart, use :class:`DistilledClassifier`.
+        With a :class:`DistillationLoss` these are its parts. Any other loss trains both heads by the
+        labels, on the mean of their logits, which is what the reference's fine-tuning does with a
+        distilled model, as it keeps the model in eval mode.
+
+        Args:
+            feats (tuple): As for :meth:`pre_logits`.
+            data_samples (list[DataSample]): B labels, ``gt_label`` or, after mixup or cutmix,
+                ``gt_score``.
+            teacher (torch.Tensor | tuple, optional): See :class:`DistillationLoss`.
+            **kwargs: For another loss.
         """
-        if isinstance(self.loss_module, DistillationLoss):
-            raise ValueError(
-                'DeiTDualHead trains by a DistillationLoss under the '
-                "DistilledClassifier: set `model.type='DistilledClassifier'`, "
-                "or a loss for the labels, such as `head.loss=dict("
-                "type='LabelSmoothLoss', label_smooth_val=.1)`")
-        logits = fuse(*self.dual_logits(feats))
-        return self._get_loss(logits, data_samples, **kwargs)
+        logits = self.dual_logits(feats)
+        if self.distillation is None:
+            return self._get_loss(fuse(*logits), data_samples, **kwargs)
+        if 'gt_score' in data_samples[0]:
+            target = torch.stack([sample.gt_score for sample in data_samples])
+        else:
+            target = torch.cat([sample.gt_label for sample in data_samples])
+        return self.distillation(logits, target, teacher)
 
 
-def fuse(cls: torch.Tensor, dist: torch.Tensor,
-         prediction: str = 'mean') -> torch.Tensor:
+def fuse(cls: torch.Tensor, dist: torch.Tensor, prediction: str = 'mean') -> torch.Tensor:
     """Both logits (B, K) as one, by ``'mean'`` or ``'mean_softmax'``.
 
     For the latter these are log-probabilities: their softmax is the mean of
@@ -121,4 +130,4 @@ def fuse(cls: torch.Tensor, dist: torch.Tensor,
     if prediction == 'mean':
         return (cls + dist) / 2
     log_probs = torch.stack([cls, dist]).log_softmax(dim=-1)
-    return log_probs.logsumexp(dim=0) - torch.log(log_probs.new_tensor(2.))
+    return log_probs.logsumexp(dim=0) - torch.log(log_probs.new_tensor(2.0))

@@ -1,21 +1,19 @@
 """What a DeiT learns from its labels and from its teacher."""
-from typing import Dict, Optional, Tuple, Union
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 
-Logits = Union[torch.Tensor, Tuple[torch.Tensor, torch.Tensor]]
+Logits = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 # Logits (B, K); classes (B, ), int64; or the k most probable classes (B, k)
 # and their probabilities (B, k).
-Answer = Union[torch.Tensor, Tuple[torch.Tensor, torch.Tensor]]
+Answer = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
 
 def _choose(name: str, value: str, choices: tuple):
     if value not in choices:
-        raise ValueError(f'{name}={value!r} is unknown: choose one of '
-                         f'{choices}')
+        raise ValueError(f'{name}={value!r} is unknown: choose one of {choices}')
 
 
 @MODELS.register_module()
@@ -33,7 +31,7 @@ class DistillationLoss(nn.Module):
         mode (str): ``'hard'``: cross-entropy with the teacher's most probable
             class. ``'soft'``: Kullback-Leibler divergence from the teacher's
             distribution, times ``tau ** 2``. ``'none'``: the base loss alone,
-            not weighted; the distillation logits then learn nothing.
+            not weighted.
             Defaults to ``'hard'``.
         alpha (float): Weight of the teacher, in [0, 1]. Defaults to 0.5.
         tau (float): Temperature of the soft mode, above 0. Defaults to 1.0.
@@ -50,14 +48,15 @@ class DistillationLoss(nn.Module):
         ValueError: If an argument is out of its range.
     """
 
-    def __init__(self,
-                 base_loss: dict = dict(
-                     type='LabelSmoothLoss', label_smooth_val=.1),
-                 mode: str = 'hard',
-                 alpha: float = .5,
-                 tau: float = 1.,
-                 soft_reduction: str = 'mean',
-                 distill_on: str = 'dist'):
+    def __init__(
+        self,
+        base_loss: dict = dict(type='LabelSmoothLoss', label_smooth_val=0.1),
+        mode: str = 'hard',
+        alpha: float = 0.5,
+        tau: float = 1.0,
+        soft_reduction: str = 'mean',
+        distill_on: str = 'dist',
+    ):
         super().__init__()
         _choose('mode', mode, ('none', 'soft', 'hard'))
         _choose('soft_reduction', soft_reduction, ('mean', 'batchmean'))
@@ -77,71 +76,68 @@ class DistillationLoss(nn.Module):
         self,
         logits: Logits,
         target: torch.Tensor,
-        teacher: Optional[Answer] = None,
-    ) -> Dict[str, torch.Tensor]:
+        teacher: Answer | None = None,
+        avg_factor: int | None = None,
+    ) -> dict[str, torch.Tensor]:
         """Compute the parts of the loss.
 
         Args:
-            logits (torch.Tensor | tuple[torch.Tensor]): Class logits (B, K)
-                or the pair (class logits, distillation logits).
-            target (torch.Tensor): Class indices (B, ) or, after mixup or
-                cutmix, class probabilities (B, K).
-            teacher (torch.Tensor | tuple[torch.Tensor], optional): The
-                teacher's logits (B, K), without gradient; or what is
-                recorded of them: its classes (B, ), int64, for the hard mode,
-                or the k most probable classes and their probabilities at
-                temperature ``tau``, each (B, k). Needed unless ``mode`` is
-                ``'none'``.
+            logits (torch.Tensor | tuple[torch.Tensor]): Class logits (B, K) or the pair (class logits,
+                distillation logits).
+            target (torch.Tensor): Class indices (B, ) or, after mixup or cutmix, class probabilities
+                (B, K).
+            teacher (torch.Tensor | tuple[torch.Tensor], optional): The teacher's logits (B, K), without
+                gradient; or what is recorded of them: its classes (B, ), int64, for the hard mode, or
+                the k most probable classes and their probabilities at temperature ``tau``, each (B, k).
+                Needed unless ``mode`` is ``'none'``.
+            avg_factor (int, optional): B, as mmpretrain's heads pass it. Not used: it is read from the
+                logits.
 
         Returns:
-            dict[str, torch.Tensor]: ``loss_cls`` and, unless ``mode`` is
-            ``'none'``, ``loss_distill``. They are weighted: their sum is the
-            loss.
+            dict[str, torch.Tensor]: ``loss_cls`` and, unless ``mode`` is ``'none'``, ``loss_distill``,
+            weighted, so that their sum is the loss; with it ``teacher_acc`` and ``teacher_agreement``:
+            on how many of the images, in percent, the teacher is right (its first class is the heaviest
+            label) and agrees with the student (the mean of both logits).
 
         Raises:
-            ValueError: If the teacher's logits are missing or of another
-                shape, or if there are no distillation logits to supervise.
+            ValueError: If the teacher's logits are missing or of another shape, or if there are no
+                distillation logits to supervise.
         """
-        cls, dist = logits if isinstance(logits, (tuple, list)) \
-            else (logits, None)
+        cls, dist = logits if isinstance(logits, (tuple, list)) else (logits, None)
         loss_cls = self.base_loss(_full(cls), target, avg_factor=len(cls))
         if self.mode == 'none':
-            if dist is not None:
-                # Distributed training waits for a gradient of every
-                # parameter, if only of zeros.
-                loss_cls = loss_cls + 0 * dist.sum()
             return dict(loss_cls=loss_cls)
-
-        if self.distill_on == 'cls':
-            # Supervised below; an idle distillation head as in mode 'none'.
-            student = cls if dist is None else cls + 0 * dist
-        elif dist is None:
+        student = cls if self.distill_on == 'cls' else dist
+        if student is None:
             raise ValueError(
-                f'The student gives class logits {tuple(cls.shape)} alone: '
-                'there is no distillation head to supervise. Set '
-                '`distilled=True` in the backbone, with DistillationTokenNeck '
-                "and DeiTDualHead, or `distill_on='cls'` in the loss")
-        else:
-            student = dist
-        if teacher is None:
-            raise ValueError(
-                f'DistillationLoss(mode={self.mode!r}) needs a teacher, but '
-                'there is none: set `model.teacher`, or '
-                "`model.head.loss.mode='none'` to train without")
-        if isinstance(teacher, torch.Tensor) and teacher.ndim == 2:
-            if teacher.shape != student.shape:
-                raise ValueError(
-                    f'The teacher gives logits {tuple(teacher.shape)} and '
-                    f'the student {tuple(student.shape)} (batch, classes): '
-                    'both need the same classes')
-            teacher = _full(teacher)
-        loss_distill = self._distill(_full(student), teacher)
+                f'The student gives class logits {tuple(cls.shape)} alone: there is no distillation head '
+                'to supervise. Set `distilled=True` in the backbone, with DistillationTokenNeck and '
+                "DeiTDualHead, or `distill_on='cls'` in the loss"
+            )
+        teacher = self._check_teacher(teacher, student)
         return dict(
             loss_cls=(1 - self.alpha) * loss_cls,
-            loss_distill=self.alpha * loss_distill)
+            loss_distill=self.alpha * self._distill(_full(student), teacher),
+            **_compare(cls if dist is None else cls + dist, target, first_class(teacher)),
+        )
 
-    def _distill(self, student: torch.Tensor,
-                 teacher: Answer) -> torch.Tensor:
+    def _check_teacher(self, teacher: Answer | None, student: torch.Tensor) -> Answer:
+        if teacher is None:
+            raise ValueError(
+                f'DistillationLoss(mode={self.mode!r}) needs a teacher, but there is none: set '
+                "`model.type='DistilledClassifier'` and `model.teacher`, or "
+                "`model.head.loss.mode='none'` to train without"
+            )
+        if not isinstance(teacher, torch.Tensor) or teacher.ndim != 2:
+            return teacher
+        if teacher.shape != student.shape:
+            raise ValueError(
+                f'The teacher gives logits {tuple(teacher.shape)} and the student '
+                f'{tuple(student.shape)} (batch, classes): both need the same classes'
+            )
+        return _full(teacher)
+
+    def _distill(self, student: torch.Tensor, teacher: Answer) -> torch.Tensor:
         if self.mode == 'hard':
             return F.cross_entropy(student, first_class(teacher))
         log_probs = F.log_softmax(student / self.tau, dim=1)
@@ -152,19 +148,37 @@ class DistillationLoss(nn.Module):
                 log_probs,
                 F.log_softmax(teacher / self.tau, dim=1),
                 reduction='sum',
-                log_target=True)
+                log_target=True,
+            )
         else:
-            raise ValueError('Soft distillation needs more than the classes '
-                             'of the teacher: record some probabilities, '
-                             '`teacher_labels=dict(topk=10, ...)`')
-        count = student.numel() if self.soft_reduction == 'mean' \
-            else len(student)
+            raise ValueError(
+                'Soft distillation needs more than the classes '
+                'of the teacher: record some probabilities, '
+                '`teacher_labels=dict(topk=10, ...)`'
+            )
+        count = student.numel() if self.soft_reduction == 'mean' else len(student)
         return divergence * self.tau**2 / count
 
+    @property
+    def uses_dist_head(self) -> bool:
+        """Whether the distillation logits take part in the loss."""
+        return self.mode != 'none' and self.distill_on == 'dist'
+
     def extra_repr(self) -> str:
-        return (f'mode={self.mode!r}, alpha={self.alpha}, tau={self.tau}, '
-                f'soft_reduction={self.soft_reduction!r}, '
-                f'distill_on={self.distill_on!r}')
+        return (
+            f'mode={self.mode!r}, alpha={self.alpha}, tau={self.tau}, '
+            f'soft_reduction={self.soft_reduction!r}, '
+            f'distill_on={self.distill_on!r}'
+        )
+
+
+@torch.no_grad()
+def _compare(student: torch.Tensor, target: torch.Tensor, choice: torch.Tensor) -> dict[str, torch.Tensor]:
+    label = target.argmax(dim=1) if target.ndim == 2 else target
+    return dict(
+        teacher_acc=100 * (choice == label).float().mean(),
+        teacher_agreement=100 * (choice == student.argmax(dim=1)).float().mean(),
+    )
 
 
 def first_class(teacher: Answer) -> torch.Tensor:
@@ -174,13 +188,11 @@ def first_class(teacher: Answer) -> torch.Tensor:
     return teacher.argmax(dim=1) if teacher.ndim == 2 else teacher
 
 
-def _divergence_of_top(log_probs: torch.Tensor, classes: torch.Tensor,
-                       probs: torch.Tensor) -> torch.Tensor:
+def _divergence_of_top(log_probs: torch.Tensor, classes: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:
     """The divergence of the distributions in which all classes but the
     teacher's first k are one: at most the full divergence, and equal to it
     for k = K."""
-    divergence = F.kl_div(
-        log_probs.gather(1, classes), probs, reduction='sum')
+    divergence = F.kl_div(log_probs.gather(1, classes), probs, reduction='sum')
     if classes.shape[1] == log_probs.shape[1]:
         return divergence
     rest = (1 - probs.sum(dim=1)).clamp(min=0)

@@ -1,4 +1,5 @@
 """DeiT as the encoder of masked-image pre-training."""
+
 from typing import Optional, Sequence
 
 import torch
@@ -42,16 +43,14 @@ class MaskedDeiT(DeiT):
     def __init__(self, *args, out_type: str = 'featmap', **kwargs):
         super().__init__(*args, out_type=out_type, **kwargs)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
-        trunc_normal_(self.mask_token, std=.02)
+        trunc_normal_(self.mask_token, std=0.02)
 
     def init_weights(self):
         """Draw the weights anew, then apply ``init_cfg``."""
-        trunc_normal_(self.mask_token, std=.02)
+        trunc_normal_(self.mask_token, std=0.02)
         super().init_weights()
 
-    def forward(self,
-                x: torch.Tensor,
-                mask: Optional[torch.Tensor] = None) -> tuple:
+    def forward(self, x: torch.Tensor, mask: Optional[torch.Tensor] = None) -> tuple:
         """Encode images of which some patches are hidden.
 
         Args:
@@ -84,7 +83,8 @@ class MaskedDeiT(DeiT):
                 f'mask {tuple(mask.shape)} is not {tuple(shape)}, (images, '
                 'patches along the height, patches along the width): give '
                 'SimMIMMaskGenerator the input_size and model_patch_size of '
-                'the images and of this model')
+                'the images and of this model'
+            )
 
     def get_layer_depth(self, param_name: str, prefix: str = ''):
         """As ``DeiT``'s; the mask token belongs to the stem."""

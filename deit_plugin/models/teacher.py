@@ -1,26 +1,23 @@
 """The model that a student learns from."""
+
 import copy
 import logging
-from typing import Optional, Tuple
 
 import torch
 import torch.nn as nn
 from mmengine.logging import print_log
-from mmpretrain.models import (BaseClassifier, ClsDataPreprocessor,
-                               TimmClassifier)
+from mmpretrain.models import BaseClassifier, ClsDataPreprocessor, TimmClassifier
 from mmpretrain.registry import MODELS
 
-from ..checkpoint import load_strict
+from ..checkpoints.strict import load_strict
 
 
 class Teacher:
     """A frozen classifier, built when it is first asked.
 
-    It is no ``nn.Module``, so that it is in no ``state_dict``, in no
-    optimizer and in no distributed wrapper, and a copy of it (the moving
-    average of a model copies the whole model) or a pickle holds the config
-    alone. A model that is only tested or exported never asks it, so it needs
-    no weights then.
+    Deliberately not an ``nn.Module``: it stays out of the ``state_dict``, the optimizer and DDP. A copy
+    (a moving average copies the whole model) or a pickle holds the config alone. A model that is only
+    tested or exported never asks it, so it needs no weights then.
 
     Args:
         cfg (dict): The config of any classifier of mmpretrain
@@ -41,14 +38,15 @@ class Teacher:
             raise ValueError(
                 'teacher must be the config of a classifier, such as '
                 "dict(type='TimmClassifier', model_name='regnety_160', "
-                f"checkpoint='FILE'), but is {cfg!r}")
+                f"checkpoint='FILE'), but is {cfg!r}"
+            )
         self.cfg = copy.deepcopy(cfg)
         self.student_preprocessor = student_preprocessor
-        self.model: Optional[BaseClassifier] = None
-        self.compile_kwargs: Optional[dict] = None
+        self.model: BaseClassifier | None = None
+        self.compile_kwargs: dict | None = None
 
     @property
-    def num_classes(self) -> Optional[int]:
+    def num_classes(self) -> int | None:
         """The number of classes, as far as the config tells."""
         head = self.cfg.get('head') or {}
         return self.cfg.get('num_classes', head.get('num_classes'))
@@ -69,7 +67,8 @@ class Teacher:
         if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
             raise ValueError(
                 f'The teacher {self.cfg["type"]} gives no logits (B, K), but '
-                f'{type(logits).__name__}: it needs a classification head')
+                f'{type(logits).__name__}: it needs a classification head'
+            )
         return logits
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
@@ -79,8 +78,7 @@ class Teacher:
             self.build()
         if self.device != images.device:
             self._to(images.device)
-        # A copy, since what is born in inference mode may not take part in
-        # a backward pass.
+        # A copy: inference tensors cannot be saved for backward.
         return self._logits(images).clone()
 
     def _to(self, device: torch.device):
@@ -88,8 +86,7 @@ class Teacher:
         if device.type == 'cuda':
             self.model.to(memory_format=torch.channels_last)
         if self.scale is not None:
-            self.scale, self.shift = (
-                self.scale.to(device), self.shift.to(device))
+            self.scale, self.shift = (self.scale.to(device), self.shift.to(device))
         self.device = device
 
     def build(self):
@@ -101,8 +98,9 @@ class Teacher:
         with torch.random.fork_rng(devices=[]):
             model = MODELS.build(cfg)
             if not isinstance(model, BaseClassifier):
-                raise ValueError(f'teacher {cfg["type"]} is no classifier of '
-                                 f'mmpretrain, but {type(model).__name__}')
+                raise ValueError(
+                    f'teacher {cfg["type"]} is no classifier of mmpretrain, but {type(model).__name__}'
+                )
             if checkpoint is None:
                 model.init_weights()
         if checkpoint is not None:
@@ -111,7 +109,8 @@ class Teacher:
             print_log(
                 'The teacher has no checkpoint: its weights are random',
                 logger='current',
-                level=logging.WARNING)
+                level=logging.WARNING,
+            )
         model.eval().requires_grad_(False)
         if self.compile_kwargs is not None:
             model.compile(**self.compile_kwargs)
@@ -123,12 +122,12 @@ class Teacher:
             f'parameters, weights from {checkpoint or "its config"}, '
             'the images '
             f'{"as the student" if self.scale is None else "renormalised"}',
-            logger='current')
+            logger='current',
+        )
 
     def _match_normalisation(self):
         """From the student's mean and std to the teacher's, in one step."""
-        student, cfg = self.student_preprocessor, self.cfg.get(
-            'data_preprocessor') or {}
+        student, cfg = self.student_preprocessor, self.cfg.get('data_preprocessor') or {}
         self.flip = cfg.get('to_rgb', student.to_rgb) != student.to_rgb
         mean, std = _normalisation(student)
         if self.flip:
@@ -136,22 +135,17 @@ class Teacher:
         own = dict(mean=mean, std=std)
         if isinstance(self.model, TimmClassifier):
             timm_cfg = getattr(self.model.model, 'pretrained_cfg', {})
-            own.update((key, 255 * torch.tensor(timm_cfg[key]))
-                       for key in own if key in timm_cfg)
+            own.update((key, 255 * torch.tensor(timm_cfg[key])) for key in own if key in timm_cfg)
         own.update((key, torch.tensor(cfg[key])) for key in own if key in cfg)
         own_mean, own_std = own['mean'], own['std']
         scale = (std / own_std).float().view(-1, 1, 1)
         shift = ((mean - own_mean) / own_std).float().view(-1, 1, 1)
-        same = torch.allclose(scale, torch.ones(())) and \
-            torch.allclose(shift, torch.zeros(()), atol=1e-6)
+        same = torch.allclose(scale, torch.ones(())) and torch.allclose(shift, torch.zeros(()), atol=1e-6)
         self.scale, self.shift = (None, None) if same else (scale, shift)
 
 
-def _normalisation(
-        preprocessor: ClsDataPreprocessor
-) -> Tuple[torch.Tensor, torch.Tensor]:
+def _normalisation(preprocessor: ClsDataPreprocessor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and std, each (3, ), in levels of 0 to 255."""
     if not preprocessor._enable_normalize:
         return torch.zeros(3), torch.ones(3)
-    return (preprocessor.mean.flatten().cpu().double(),
-            preprocessor.std.flatten().cpu().double())
+    return (preprocessor.mean.flatten().cpu().double(), preprocessor.std.flatten().cpu().double())

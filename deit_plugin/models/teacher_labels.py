@@ -1,10 +1,9 @@
 """A teacher whose answers are recorded, or replayed without it."""
-from typing import Optional
 
 import torch
 from mmengine.logging import print_log
 
-from ..labels import LabelStore
+from ..teacher_cache.store import LabelStore
 from .loss import Answer, first_class
 from .teacher import Teacher
 
@@ -36,26 +35,26 @@ class TeacherLabels:
         ValueError: If an argument is out of range.
     """
 
-    def __init__(self,
-                 teacher: Teacher,
-                 path: str,
-                 mode: str = 'auto',
-                 topk: int = 0,
-                 check_interval: int = 0):
+    def __init__(
+        self,
+        teacher: Teacher,
+        path: str,
+        mode: str = 'auto',
+        topk: int = 0,
+        check_interval: int = 0,
+    ):
         if mode not in ('record', 'replay', 'auto'):
-            raise ValueError(f"teacher_labels.mode={mode!r} is unknown: choose"
-                             " 'record', 'replay' or 'auto'")
+            raise ValueError(f"teacher_labels.mode={mode!r} is unknown: choose 'record', 'replay' or 'auto'")
         if topk < 0 or check_interval < 0:
-            raise ValueError(f'teacher_labels: topk={topk} or check_interval='
-                             f'{check_interval} is below 0')
+            raise ValueError(f'teacher_labels: topk={topk} or check_interval={check_interval} is below 0')
         self.teacher = teacher
         self.path = path
         self.mode = mode
         self.topk = topk
         self.check_interval = check_interval
-        self.tau = 1.
-        self.store: Optional[LabelStore] = None
-        self.iteration: Optional[int] = None
+        self.tau = 1.0
+        self.store: LabelStore | None = None
+        self.iteration: int | None = None
 
     def __getstate__(self) -> dict:
         # A copy, such as a moving average, neither records nor replays.
@@ -68,19 +67,20 @@ class TeacherLabels:
         if self.store is None:
             raise ValueError(
                 'model.teacher_labels are recorded and replayed by a hook: '
-                "set `default_hooks.teacher_labels=dict(type="
-                "'TeacherLabelsHook')`")
+                'set `default_hooks.teacher_labels=dict(type='
+                "'TeacherLabelsHook')`"
+            )
         if self.iteration is None:
-            raise ValueError('model.teacher_labels are those of the training '
-                             'iterations: there are none for other images')
+            raise ValueError(
+                'model.teacher_labels are those of the training iterations: there are none for other images'
+            )
         answer = None
         if self.mode != 'record':
             answer = self._read(images)
         if answer is None:
             answer = self._ask(images)
             self._write(answer)
-        elif self.check_interval and \
-                self.iteration % self.check_interval == 0:
+        elif self.check_interval and self.iteration % self.check_interval == 0:
             self._check(answer, images)
         return answer
 
@@ -92,32 +92,34 @@ class TeacherLabels:
         probs, classes = probs.topk(self.topk, dim=1)
         return classes, probs.half().float()  # as it will be read
 
-    def _read(self, images: torch.Tensor) -> Optional[Answer]:
+    def _read(self, images: torch.Tensor) -> Answer | None:
         block = self.store.read(self.iteration)
         if block is None:
             return None
-        arrays = block if isinstance(block, tuple) else (block, )
+        arrays = block if isinstance(block, tuple) else (block,)
         tensors = tuple(
-            torch.from_numpy(array[:len(images)]).to(
-                images.device, non_blocking=True) for array in arrays)
+            torch.from_numpy(array[: len(images)]).to(images.device, non_blocking=True) for array in arrays
+        )
         return tensors if self.topk else tensors[0]
 
     def _write(self, answer: Answer):
-        tensors = answer if self.topk else (answer, )
+        tensors = answer if self.topk else (answer,)
         arrays = [tensor.cpu().numpy() for tensor in tensors]
         missing = self.store.batch_size - len(arrays[0])
         if missing:  # the last batch of an epoch may be short
-            arrays = [array[[*range(len(array)), *[0] * missing]]
-                      for array in arrays]
+            arrays = [array[[*range(len(array)), *[0] * missing]] for array in arrays]
         self.store.write(self.iteration, *arrays)
 
     def _check(self, answer: Answer, images: torch.Tensor):
         same = first_class(answer) == first_class(self._ask(images))
         agreement = 100 * float(same.float().mean())
-        text = (f'Iteration {self.iteration + 1}: the teacher gives '
-                f'{agreement:.1f} % of the labels in {self.store.file}')
+        text = (
+            f'Iteration {self.iteration + 1}: the teacher gives '
+            f'{agreement:.1f} % of the labels in {self.store.file}'
+        )
         if agreement < 90:  # kernels may decide a near tie otherwise
             raise ValueError(
                 f'{text}: the images are not those that were recorded, or it '
-                'is another teacher. Record them anew')
+                'is another teacher. Record them anew'
+            )
         print_log(text, logger='current')

@@ -6,6 +6,7 @@ Published are those of mmpretrain's `configs/deit/metafile.yml`. mmengine
 counts a multiplication and an addition as one, and does not see PyTorch's
 fused attention, so the plain one is counted.
 """
+
 import os.path as osp
 
 from mmengine.analysis import get_model_complexity_info
@@ -14,8 +15,7 @@ from mmpretrain.registry import MODELS
 
 import deit_plugin  # noqa: F401
 
-CONFIGS = osp.join(
-    osp.dirname(osp.abspath(__file__)), '..', '..', 'configs')
+CONFIGS = osp.join(osp.dirname(osp.abspath(__file__)), '..', '..', 'configs')
 PUBLISHED = dict(  # parameters, FLOPs
     deit_tiny=(5717416, 1258219200),
     deit_small=(22050664, 4607954304),
@@ -24,7 +24,8 @@ PUBLISHED = dict(  # parameters, FLOPs
     deit_small_distilled=(22436432, 4632876288),
     deit_base_distilled=(87338192, 17674283520),
     deit_base_384=(86859496, 55538974464),
-    deit_base_distilled_384=(87630032, 55645294080))
+    deit_base_distilled_384=(87630032, 55645294080),
+)
 
 
 def count(name: str) -> tuple:
@@ -33,19 +34,19 @@ def count(name: str) -> tuple:
     cfg.backbone.fused_attn = False
     side = cfg.backbone.get('img_size', 224)
     counts = get_model_complexity_info(
-        MODELS.build(cfg).eval(), (3, side, side),
-        show_table=False,
-        show_arch=False)
+        MODELS.build(cfg).eval(), (3, side, side), show_table=False, show_arch=False
+    )
     return counts['params'], counts['flops']
 
 
 def main():
-    print('| config | parameters | published | FLOPs | published |\n'
-          '|---|---|---|---|---|')
+    print('| config | parameters | published | FLOPs | published |\n|---|---|---|---|---|')
     for name, (params, flops) in PUBLISHED.items():
         own_params, own_flops = count(name)
-        print(f'| {name} | {own_params / 1e6:.2f}M | {params / 1e6:.2f}M | '
-              f'{own_flops / 1e9:.2f}G | {flops / 1e9:.2f}G |')
+        print(
+            f'| {name} | {own_params / 1e6:.2f}M | {params / 1e6:.2f}M | '
+            f'{own_flops / 1e9:.2f}G | {flops / 1e9:.2f}G |'
+        )
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ column is the share in a step of DeiT-B distilled without a teacher, on the
 same device. timm's work is divided among the loader's processes, ours is on
 the device.
 """
+
 import argparse
 import os.path as osp
 import statistics
@@ -34,7 +35,7 @@ def photos(number):
     for i in range(number):
         image = images[i % len(images)]
         top, left = (random.randint(s - 224) for s in image.shape[:2])
-        crops.append(image[top:top + 224, left:left + 224])
+        crops.append(image[top : top + 224, left : left + 224])
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -56,15 +57,15 @@ def main():
     pillow = [Image.fromarray(i.permute(1, 2, 0).numpy()) for i in images]
     on_device = images.to(args.device)
     augment = rand_augment_transform(
-        'rand-m9-mstd0.5-inc1',
-        dict(translate_const=100, img_mean=(124, 116, 104)))
-    erase = RandomErasing(.25, mode='pixel', max_count=1, device='cpu')
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (
-        cfg.data_preprocessor.mean, cfg.data_preprocessor.std))
+        'rand-m9-mstd0.5-inc1', dict(translate_const=100, img_mean=(124, 116, 104))
+    )
+    erase = RandomErasing(0.25, mode='pixel', max_count=1, device='cpu')
+    mean, std = (
+        torch.tensor(v).view(3, 1, 1) for v in (cfg.data_preprocessor.mean, cfg.data_preprocessor.std)
+    )
 
     def ours():
-        model.data_preprocessor(
-            dict(inputs=on_device, data_samples=samples), training=True)
+        model.data_preprocessor(dict(inputs=on_device, data_samples=samples), training=True)
 
     def rand_augment():
         model.data_preprocessor._rand_augment(on_device)
@@ -79,39 +80,36 @@ def main():
             erase((array.float() - mean) / std)
 
     def step():
-        few = torch.randn(args.step_batch_size, 3, 224, 224,
-                          device=args.device)
+        few = torch.randn(args.step_batch_size, 3, 224, 224, device=args.device)
         target = torch.rand(len(few), 1000, device=args.device).softmax(1)
         with autocast(args):
-            losses = model.loss(
-                few, [DataSample().set_gt_score(t) for t in target])
+            losses = model.loss(few, [DataSample().set_gt_score(t) for t in target])
         model.parse_losses(losses)[0].backward()
         model.zero_grad()
 
-    functions = dict(timm=timms, ours=ours, rand_augment=rand_augment,
-                     step=step)
+    functions = dict(timm=timms, ours=ours, rand_augment=rand_augment, step=step)
     times = {name: [] for name in functions}
     for i in range(args.rounds + 1):
         for name, function in functions.items():
             seconds = clock(function)
             if i:  # the first warms up
-                size = args.step_batch_size if name == 'step' \
-                    else args.batch_size
+                size = args.step_batch_size if name == 'step' else args.batch_size
                 times[name].append(1e3 * seconds / size)
     ms = {name: statistics.median(values) for name, values in times.items()}
-    print(f'torch {torch.__version__}, {args.device}, '
-          f'{torch.get_num_threads()} threads, {args.precision}, batch '
-          f'{args.batch_size}, median of {args.rounds} rounds\n')
-    print('| | ms an image | beside timm | of a step of DeiT-B |\n'
-          '|---|---|---|---|')
+    print(
+        f'torch {torch.__version__}, {args.device}, '
+        f'{torch.get_num_threads()} threads, {args.precision}, batch '
+        f'{args.batch_size}, median of {args.rounds} rounds\n'
+    )
+    print('| | ms an image | beside timm | of a step of DeiT-B |\n|---|---|---|---|')
     names = dict(
         timm='timm on Pillow, without mixing',
         ours='ours, all of it',
-        rand_augment='of which RandAugment')
+        rand_augment='of which RandAugment',
+    )
     for name, words in names.items():
         share = 100 * ms[name] / (ms[name] + ms['step'])
-        print(f'| {words} | {ms[name]:.2f} | {ms[name] / ms["timm"]:.2f} | '
-              f'{share:.1f} % |')
+        print(f'| {words} | {ms[name]:.2f} | {ms[name] / ms["timm"]:.2f} | {share:.1f} % |')
 
 
 if __name__ == '__main__':

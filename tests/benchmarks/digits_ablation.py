@@ -6,6 +6,7 @@ trains the student of the demo in each way that the table has, with several
 seeds, and prints the top-1 accuracy on the 360 test images after the last
 epoch: mean and standard deviation over the seeds. About 20 minutes on 2 cores.
 """
+
 import argparse
 import contextlib
 import os
@@ -18,10 +19,8 @@ import torch.multiprocessing as mp
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-CONFIGS = osp.join(
-    osp.dirname(osp.abspath(__file__)), '..', '..', 'configs')
-READINGS = dict(
-    cls='class head only', dist='distillation head only', mean='both, fused')
+CONFIGS = osp.join(osp.dirname(osp.abspath(__file__)), '..', '..', 'configs')
+READINGS = dict(cls='class head only', dist='distillation head only', mean='both, fused')
 
 
 def plain_config() -> Config:
@@ -47,12 +46,9 @@ def without_token(**loss) -> Config:
 
 WAYS = {
     'no distillation': plain_config,
-    'soft, on the class token (tau 3, alpha .1)':
-    lambda: without_token(mode='soft', tau=3., alpha=.1),
-    'hard, on the class token':
-    lambda: without_token(mode='hard'),
-    'hard, on the distillation token':
-    lambda: distilled_config(mode='hard'),
+    'soft, on the class token (tau 3, alpha .1)': lambda: without_token(mode='soft', tau=3.0, alpha=0.1),
+    'hard, on the class token': lambda: without_token(mode='hard'),
+    'hard, on the distillation token': lambda: distilled_config(mode='hard'),
 }
 
 
@@ -60,12 +56,18 @@ def train(way: str, seed: int, epochs: int) -> dict:
     """The accuracy of each reading after the last epoch."""
     torch.set_num_threads(1)
     cfg = WAYS[way]()
-    with tempfile.TemporaryDirectory() as folder, \
-            open(os.devnull, 'w') as null, contextlib.redirect_stdout(null), \
-            contextlib.redirect_stderr(null):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        open(os.devnull, 'w') as null,
+        contextlib.redirect_stdout(null),
+        contextlib.redirect_stderr(null),
+    ):
         cfg.update(
-            work_dir=folder, randomness=dict(seed=seed), log_level='ERROR',
-            experiment_name=osp.basename(folder))
+            work_dir=folder,
+            randomness=dict(seed=seed),
+            log_level='ERROR',
+            experiment_name=osp.basename(folder),
+        )
         cfg.train_cfg.update(max_epochs=epochs, val_interval=epochs)
         cfg.train_dataloader.num_workers = cfg.val_dataloader.num_workers = 0
         for loader in (cfg.train_dataloader, cfg.val_dataloader):
@@ -91,25 +93,21 @@ def main():
     parser.add_argument('--epochs', type=int, default=50)
     parser.add_argument('--processes', type=int, default=os.cpu_count())
     args = parser.parse_args()
-    jobs = [(way, seed, args.epochs) for seed in range(args.seeds)
-            for way in WAYS]
+    jobs = [(way, seed, args.epochs) for seed in range(args.seeds) for way in WAYS]
     accuracy = {}
     with mp.get_context('spawn').Pool(args.processes) as pool:
-        for done, ((way, seed, _), results) in enumerate(
-                pool.imap_unordered(run, jobs), 1):
-            print(f'[{done}/{len(jobs)}] {way}, seed {seed}: {results}',
-                  flush=True)
+        for done, ((way, seed, _), results) in enumerate(pool.imap_unordered(run, jobs), 1):
+            print(f'[{done}/{len(jobs)}] {way}, seed {seed}: {results}', flush=True)
             for reading, value in results.items():
                 accuracy.setdefault((way, reading), []).append(value)
 
-    print(f'\n| what supervises what | top-1, {args.seeds} seeds, '
-          f'{args.epochs} epochs |\n|---|---|')
+    print(f'\n| what supervises what | top-1, {args.seeds} seeds, {args.epochs} epochs |\n|---|---|')
     for way in WAYS:
         for reading in ('', *READINGS):
             if (way, reading) in accuracy:
                 values = np.array(accuracy[way, reading])
                 name = f'{way}: {READINGS[reading]}' if reading else way
-                spread = values.std(ddof=1) if len(values) > 1 else 0.
+                spread = values.std(ddof=1) if len(values) > 1 else 0.0
                 print(f'| {name} | {values.mean():.2f} ± {spread:.2f} |')
 
 

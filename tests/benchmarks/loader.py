@@ -6,6 +6,7 @@ This package's loader, timm's and mmpretrain's pipelines take turns on the same
 JPEGs of 500 x 375, crops of a photograph that scikit-learn ships. Then the
 decoders and the resizers one by one, beside Pillow's result.
 """
+
 import argparse
 import io
 import os.path as osp
@@ -29,44 +30,37 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from timm.data import create_transform
 
-from deit_plugin.datasets import loading
+from deit_plugin.datasets import jpeg as loading
 
 WIDTH, HEIGHT = 500, 375
 # The recipe with mmpretrain's transforms, Pillow as in the reference.
 MMPRETRAIN = [
     dict(type='LoadImageFromFile', imdecode_backend='pillow'),
-    dict(
-        type='RandomResizedCrop',
-        scale=224,
-        backend='pillow',
-        interpolation='bicubic'),
-    dict(type='RandomFlip', prob=.5, direction='horizontal'),
+    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(
         type='RandAugment',
         policies='timm_increasing',
         num_policies=2,
         total_level=10,
         magnitude_level=9,
-        magnitude_std=.5,
-        hparams=dict(pad_val=[104, 116, 124], interpolation='bicubic')),
+        magnitude_std=0.5,
+        hparams=dict(pad_val=[104, 116, 124], interpolation='bicubic'),
+    ),
     dict(type='PackInputs'),
 ]
 
 
 def crops(number):
     """As many different images of the size, from two photographs."""
-    photos = [
-        Image.fromarray(load_sample_image(name))
-        for name in ('china.jpg', 'flower.jpg')
-    ]
+    photos = [Image.fromarray(load_sample_image(name)) for name in ('china.jpg', 'flower.jpg')]
     for i in range(number):
         photo = photos[i % 2]
         width = random.randint(WIDTH, photo.height * 4 // 3)
         height = width * 3 // 4
         left = random.randint(0, photo.width - width)
         top = random.randint(0, photo.height - height)
-        yield photo.resize((WIDTH, HEIGHT), Image.BICUBIC,
-                           (left, top, left + width, top + height))
+        yield photo.resize((WIDTH, HEIGHT), Image.BICUBIC, (left, top, left + width, top + height))
 
 
 def jpeg(image):
@@ -76,8 +70,7 @@ def jpeg(image):
 
 
 def timm_pipeline(**kwargs):
-    transform = create_transform(
-        224, is_training=True, interpolation='bicubic', **kwargs)
+    transform = create_transform(224, is_training=True, interpolation='bicubic', **kwargs)
 
     def load(path):
         with Image.open(path) as image:
@@ -98,7 +91,7 @@ def mm_pipeline(cfgs):
 
 
 def pipelines():
-    augmented = dict(auto_augment='rand-m9-mstd0.5-inc1', re_prob=.25)
+    augmented = dict(auto_augment='rand-m9-mstd0.5-inc1', re_prob=0.25)
     bare = dict(color_jitter=0, use_prefetcher=True)
     train = MMPRETRAIN
     pack = dict(type='PackInputs')
@@ -107,12 +100,12 @@ def pipelines():
         'timm, without augmentation': timm_pipeline(**bare),
         'mmpretrain, the whole pipeline': mm_pipeline(train),
         'mmpretrain, without RandAugment': mm_pipeline(
-            [cfg for cfg in train if cfg['type'] != 'RandAugment']),
+            [cfg for cfg in train if cfg['type'] != 'RandAugment']
+        ),
         **{
-            f'ours, {name}': mm_pipeline(
-                [dict(type='LoadRandomResizedCrop', decoder=name), pack])
+            f'ours, {name}': mm_pipeline([dict(type='LoadRandomResizedCrop', decoder=name), pack])
             for name in available()
-        }
+        },
     }
 
 
@@ -152,8 +145,8 @@ def print_table(title, rows):
 
 def decode_torchvision(data, header):
     image = torchvision.io.decode_jpeg(
-        torch.frombuffer(bytearray(data), dtype=torch.uint8),
-        torchvision.io.ImageReadMode.RGB)
+        torch.frombuffer(bytearray(data), dtype=torch.uint8), torchvision.io.ImageReadMode.RGB
+    )
     return image.permute(1, 2, 0).numpy()
 
 
@@ -166,13 +159,9 @@ def decoders():
     whole = {n: with_header(loading.DECODERS[n]) for n in available()}
     if hasattr(torchvision.io, 'decode_jpeg'):
         whole['torchvision'] = with_header(decode_torchvision)
-    parts = {
-        f'{name}, at 1/2': with_header(loading.DECODERS[name], 2)
-        for name in available()
-    }
+    parts = {f'{name}, at 1/2': with_header(loading.DECODERS[name], 2) for name in available()}
     if 'simplejpeg' in whole:
-        parts['simplejpeg, the upper 3/4'] = with_header(
-            loading.decode_simplejpeg, 1, HEIGHT * 3 // 4)
+        parts['simplejpeg, the upper 3/4'] = with_header(loading.decode_simplejpeg, 1, HEIGHT * 3 // 4)
     return whole, parts
 
 
@@ -180,8 +169,7 @@ def resizers():
     size = 224, 224
 
     def pillow(image):
-        return np.asarray(
-            Image.fromarray(image).resize(size, Image.BICUBIC))
+        return np.asarray(Image.fromarray(image).resize(size, Image.BICUBIC))
 
     def two_passes(image):
         wide = Image.fromarray(image).resize((224, len(image)), Image.BICUBIC)
@@ -192,9 +180,9 @@ def resizers():
         'Pillow': pillow,
         'torch': lambda image: loading.resize(image, size).permute(1, 2, 0),
         'OpenCV cubic (no antialiasing)': lambda image: cv2.resize(
-            image, size, interpolation=cv2.INTER_CUBIC),
-        'OpenCV area': lambda image: cv2.resize(
-            image, size, interpolation=cv2.INTER_AREA),
+            image, size, interpolation=cv2.INTER_CUBIC
+        ),
+        'OpenCV area': lambda image: cv2.resize(image, size, interpolation=cv2.INTER_AREA),
     }
 
 
@@ -226,15 +214,15 @@ def main():
         torchvision=torchvision.__version__,
         Pillow=PIL.__version__,
         OpenCV=cv2.__version__,
-        simplejpeg=getattr(loading.simplejpeg, '__version__', None))
+        simplejpeg=getattr(loading.simplejpeg, '__version__', None),
+    )
     print(', '.join(f'{name} {version}' for name, version in versions.items()))
     print(f'{cpu()}, {torch.backends.cpu.get_cpu_capability()}, 1 thread')
 
     images = list(crops(args.images))
     files = [jpeg(image) for image in images]
     size = sum(map(len, files)) / len(files) / 1e3
-    print(f'{len(files)} JPEGs of {WIDTH} x {HEIGHT}, {size:.0f} kB each, '
-          f'median of {args.rounds} rounds')
+    print(f'{len(files)} JPEGs of {WIDTH} x {HEIGHT}, {size:.0f} kB each, median of {args.rounds} rounds')
 
     with tempfile.TemporaryDirectory() as folder:
         paths = [osp.join(folder, f'{i}.jpg') for i in range(len(files))]
@@ -245,35 +233,37 @@ def main():
     base = times['timm, the whole pipeline']
     print_table(
         f'{"pipeline":34} {"images/s":>9} {"ratio":>6}',
-        (f'{name:34} {1 / t:9.0f} {base / t:6.2f}'
-         for name, t in times.items()))
+        (f'{name:34} {1 / t:9.0f} {base / t:6.2f}' for name, t in times.items()),
+    )
 
     functions, parts = decoders()
     times = race({**functions, **parts}, files, args.rounds)
     pillow = [functions['pillow'](data) for data in files]
     print_table(
-        f'{"decoder, of a whole image":34} {"ms":>9} {"% differ":>11} '
-        f'{"at most":>9}',
-        [f'{name:34} {times[name] * 1e3:9.3f} ' + difference(
-            [function(data) for data in files], pillow)
-         for name, function in functions.items()] +
-        [f'{name:34} {times[name] * 1e3:9.3f}' for name in parts])
+        f'{"decoder, of a whole image":34} {"ms":>9} {"% differ":>11} {"at most":>9}',
+        [
+            f'{name:34} {times[name] * 1e3:9.3f} ' + difference([function(data) for data in files], pillow)
+            for name, function in functions.items()
+        ]
+        + [f'{name:34} {times[name] * 1e3:9.3f}' for name in parts],
+    )
 
     draw = loading.LoadRandomResizedCrop(decoder='pillow').crop_box
     parts = []
     for image in images:
         top, left, height, width = draw(HEIGHT, WIDTH)
-        parts.append(
-            np.array(image)[top:top + height, left:left + width].copy())
+        parts.append(np.array(image)[top : top + height, left : left + width].copy())
     functions = resizers()
     times = race(functions, parts, args.rounds)
     expected = [functions['Pillow, horizontal pass first'](p) for p in parts]
     print_table(
-        f'{"resizer, of the crops to 224":34} {"ms":>9} {"% differ":>11} '
-        f'{"at most":>9}',
-        (f'{name:34} {times[name] * 1e3:9.3f} ' + difference(
-            np.stack([function(p) for p in parts]), expected)
-         for name, function in functions.items()))
+        f'{"resizer, of the crops to 224":34} {"ms":>9} {"% differ":>11} {"at most":>9}',
+        (
+            f'{name:34} {times[name] * 1e3:9.3f} '
+            + difference(np.stack([function(p) for p in parts]), expected)
+            for name, function in functions.items()
+        ),
+    )
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ steps as in `step.py`. Live and replayed steps take turns; the figures are
 medians. The losses of both are compared. Below, the loss of soft distillation
 by the first k of 1000 classes beside that by all, for drawn logits.
 """
+
 import argparse
 import statistics
 import tempfile
@@ -16,24 +17,21 @@ from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
 from step import autocast, clock, ours
 
-from deit_plugin.labels import LabelStore
 from deit_plugin.models import DistillationLoss
 from deit_plugin.models.teacher_labels import TeacherLabels
+from deit_plugin.teacher_cache.store import LabelStore
 
 
 def first_classes():
     """The share of the soft loss that the first k classes keep."""
     generator = torch.Generator().manual_seed(0)
     target = torch.zeros(256, dtype=torch.int64)
-    print('\n| teacher, tau | k = 1 | 5 | 10 | 50 | 1000 |\n'
-          '|---|---|---|---|---|---|')
-    for name, spread in (('sure (its logits spread by 4)', 4.),
-                         ('unsure (by 1)', 1.)):
+    print('\n| teacher, tau | k = 1 | 5 | 10 | 50 | 1000 |\n|---|---|---|---|---|---|')
+    for name, spread in (('sure (its logits spread by 4)', 4.0), ('unsure (by 1)', 1.0)):
         teacher = spread * torch.randn(256, 1000, generator=generator)
         student = torch.randn(256, 1000, generator=generator)
-        for tau in (1., 3.):
-            loss = DistillationLoss(
-                mode='soft', tau=tau, distill_on='cls', alpha=1.)
+        for tau in (1.0, 3.0):
+            loss = DistillationLoss(mode='soft', tau=tau, distill_on='cls', alpha=1.0)
             whole = loss(student, target, teacher)['loss_distill']
             shares = []
             for k in (1, 5, 10, 50, 1000):
@@ -53,21 +51,20 @@ def main():
     parser.add_argument('--rounds', type=int, default=5)
     args = parser.parse_args()
     args.compile = False
-    print(f'torch {torch.__version__}, {args.device}, '
-          f'{torch.get_num_threads()} threads, {args.precision}, batch '
-          f'{args.batch_size}, teacher {args.teacher}, median of '
-          f'{args.rounds} rounds\n')
-    print('| student | live, ms | replayed, ms | live / replayed | same loss '
-          '|\n|---|---|---|---|---|')
+    print(
+        f'torch {torch.__version__}, {args.device}, '
+        f'{torch.get_num_threads()} threads, {args.precision}, batch '
+        f'{args.batch_size}, teacher {args.teacher}, median of '
+        f'{args.rounds} rounds\n'
+    )
+    print('| student | live, ms | replayed, ms | live / replayed | same loss |\n|---|---|---|---|---|')
     for size in args.sizes:
         step, model = ours(size, args)
         images = torch.randn(args.batch_size, 3, 224, 224, device=args.device)
-        target = torch.rand(
-            args.batch_size, 1000, device=args.device).softmax(1)
+        target = torch.rand(args.batch_size, 1000, device=args.device).softmax(1)
         with tempfile.TemporaryDirectory() as folder:
             labels = TeacherLabels(model.teacher, folder, mode='record')
-            labels.store = LabelStore(folder, 'record', {}, 1,
-                                      args.batch_size, 1000)
+            labels.store = LabelStore(folder, 'record', {}, 1, args.batch_size, 1000)
             labels.iteration = 0
             labels(images)
             labels.mode = 'auto'
@@ -75,9 +72,7 @@ def main():
             def loss():
                 torch.manual_seed(0)  # drop path
                 with torch.no_grad(), autocast(args):
-                    return model.loss(
-                        images,
-                        [DataSample().set_gt_score(t) for t in target])
+                    return model.loss(images, [DataSample().set_gt_score(t) for t in target])
 
             times, losses = dict(live=[], replayed=[]), {}
             for i in range(args.rounds + 1):
@@ -88,14 +83,12 @@ def main():
                     else:
                         times[name].append(clock(step, images, target))
             labels.store.close()
-        same = all(
-            torch.equal(losses['live'][k], losses['replayed'][k])
-            for k in losses['live'])
+        same = all(torch.equal(losses['live'][k], losses['replayed'][k]) for k in losses['live'])
         live, replayed = (statistics.median(t) for t in times.values())
-        ratio = statistics.median(
-            a / b for a, b in zip(times['live'], times['replayed']))
-        print(f'| {size} | {1e3 * live:.0f} | {1e3 * replayed:.0f} | '
-              f'{ratio:.1f} | {"yes" if same else "NO"} |')
+        ratio = statistics.median(a / b for a, b in zip(times['live'], times['replayed']))
+        print(
+            f'| {size} | {1e3 * live:.0f} | {1e3 * replayed:.0f} | {ratio:.1f} | {"yes" if same else "NO"} |'
+        )
     first_classes()
 
 

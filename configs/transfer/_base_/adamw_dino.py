@@ -8,7 +8,5 @@ _base_ = ['../../_base_/recipe.py']
 
 train_cfg = dict(max_epochs=1000, val_interval=10)
 optim_wrapper = dict(optimizer=dict(lr=7.5e-6))
-param_scheduler = [
-    dict(type='DeiTLR', warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-6)
-]
+param_scheduler = [dict(type='DeiTLR', warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-6)]
 default_hooks = dict(global_batch=dict(batch_size=768))

@@ -9,4 +9,5 @@ _base_ = ['../../_base_/deit.py']
 model = dict(
     backbone=dict(distilled=True),
     neck=dict(type='DistillationTokenNeck'),
-    head=dict(type='DeiTDualHead'))
+    head=dict(type='DeiTDualHead'),
+)

@@ -3,7 +3,7 @@
 #   data/inat2018/train/0000/*.jpg ... data/inat2018/val/8141/*.jpg
 _base_ = ['../../_base_/imagenet_224.py']
 
-data_preprocessor = dict(num_classes=8142, erasing=.1)
+data_preprocessor = dict(num_classes=8142, erasing=0.1)
 train_dataloader = dict(
     batch_size=96,
     dataset=dict(
@@ -11,7 +11,9 @@ train_dataloader = dict(
         type='CustomDataset',
         data_root='data/inat2018',
         data_prefix='train',
-        pipeline=_base_.train_pipeline))
+        pipeline=_base_.train_pipeline,
+    ),
+)
 val_dataloader = dict(
     batch_size=96,
     dataset=dict(
@@ -19,5 +21,7 @@ val_dataloader = dict(
         type='CustomDataset',
         data_root='data/inat2018',
         data_prefix='val',
-        pipeline=_base_.test_pipeline))
+        pipeline=_base_.test_pipeline,
+    ),
+)
 test_dataloader = val_dataloader

@@ -5,11 +5,6 @@ _base_ = ['../../_base_/recipe.py']
 
 train_cfg = dict(max_epochs=1000, val_interval=10)
 optim_wrapper = dict(
-    optimizer=dict(
-        _delete_=True,
-        type='SGD',
-        lr=.01,
-        momentum=.9,
-        nesterov=True,
-        weight_decay=1e-4))
+    optimizer=dict(_delete_=True, type='SGD', lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
+)
 default_hooks = dict(global_batch=dict(batch_size=768))

@@ -1,0 +1,229 @@
+"""Writing a DeiT for other libraries."""
+
+import json
+import os
+import os.path as osp
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from mmengine.runner import CheckpointLoader
+from safetensors.torch import save_file
+
+from ..checkpoints.contents import weights_of
+from ..checkpoints.names import FORMATS, Weights, from_mmpretrain, some, to_mmpretrain
+from ..checkpoints.recorded import architecture, classes_of, config_of, meta_of, section
+from ..models import DeiT
+from .transformers_config import PROCESSOR, model_config, processor_config
+
+_FOLDER = {'config.json', 'model.safetensors', PROCESSOR}
+
+
+@dataclass
+class Source:
+    """A checkpoint that was read.
+
+    Args:
+        name (str): Where it comes from.
+        weights (dict): By mmpretrain's names.
+        config (dict): Of the run that saved it, as far as it records one.
+        classes (list[str]): Their names, or [].
+        num_heads (int, optional): Attention heads, if the user said so.
+    """
+
+    name: str
+    weights: Weights
+    config: dict
+    classes: list[str]
+    num_heads: int | None = None
+
+
+def convert(
+    source: str,
+    target: str,
+    to: str,
+    ema: bool = False,
+    num_heads: int | None = None,
+    force: bool = False,
+):
+    """Write a checkpoint as another library loads it.
+
+    Args:
+        source (str): A DeiT checkpoint of any library: a file, an address, or
+            a folder of transformers.
+        target (str): What to write: a file, for transformers a folder. A file
+            for timm whose name ends with ``.safetensors`` is one.
+        to (str): ``'facebook'``, ``'timm'``, ``'transformers'`` or
+            ``'mmpretrain'``.
+        ema (bool): Whether to take the moving average of a file of timm or
+            facebookresearch/deit that holds both. (mmengine's checkpoints
+            have it where the weights are.) Defaults to False.
+        num_heads (int, optional): Attention heads, which transformers'
+            ``config.json`` needs where neither the checkpoint nor the width
+            (192, 384, 768) tells.
+        force (bool): Whether to replace what is there. Defaults to False.
+
+    Raises:
+        FileExistsError: If ``target`` exists and is not to be replaced, or is
+            a folder with other files in it.
+        ValueError: If the source is no DeiT, or none that the target library
+            can hold.
+    """
+    if to not in WRITERS:
+        raise ValueError(f'--to {to!r} is unknown: choose one of {FORMATS}')
+    if target.endswith(os.sep) and to != 'transformers':
+        raise ValueError(f'--to {to} writes a file, but {target} is a folder')
+    target = osp.realpath(osp.expanduser(target))
+    _check_target(target, to, force)
+    read = read_source(source, ema, num_heads)
+    if to in ('facebook', 'timm'):
+        for name in [n for n in read.weights if n.startswith('neck.') or 'mask_token' in n]:
+            del read.weights[name]  # of the pre-training alone
+    if to != 'mmpretrain':
+        _check_heads(read.weights, read.config, to)
+    renamed = from_mmpretrain(read.weights, to)
+    renamed = {name: value.contiguous().clone() for name, value in renamed.items()}
+    _write_whole(target, lambda path: WRITERS[to](read, renamed, path, target))
+
+
+def read_source(source: str, ema: bool = False, num_heads: int | None = None) -> Source:
+    """Read a whole DeiT of any library.
+
+    Args:
+        source (str): As for :func:`convert`, like the others.
+
+    Raises:
+        ValueError: If it is none, or not all of one.
+    """
+    checkpoint = CheckpointLoader.load_checkpoint(source, 'cpu')
+    found, weights = to_mmpretrain(weights_of(checkpoint, source, ema))
+    if found is None:
+        raise ValueError(f'{source} is of no DeiT that is known here: there is no place for {some(weights)}')
+    weights = {k: v for k, v in weights.items() if not k.startswith('data_preprocessor.')}
+    _check_complete(weights, source)
+    meta = meta_of(checkpoint)
+    return Source(source, weights, config_of(meta), classes_of(meta, weights), num_heads)
+
+
+def _write_facebook(source: Source, weights: Weights, path: str, target: str):
+    torch.save(dict(model=weights), path)
+
+
+def _write_timm(source: Source, weights: Weights, path: str, target: str):
+    if target.endswith('.safetensors'):
+        _save_safetensors(weights, path)
+    else:
+        torch.save(weights, path)
+
+
+def _write_transformers(source: Source, weights: Weights, path: str, target: str):
+    config = model_config(source)
+    processor = processor_config(config, source)
+    os.mkdir(path)
+    _save_safetensors(weights, osp.join(path, 'model.safetensors'))
+    for name, content in (('config.json', config), (PROCESSOR, processor)):
+        with open(osp.join(path, name), 'w', encoding='utf-8') as file:
+            json.dump(content, file, indent=2)
+
+
+def _write_mmpretrain(source: Source, weights: Weights, path: str, target: str):
+    meta = dict(dataset_meta=dict(classes=source.classes)) if source.classes else {}
+    torch.save(dict(state_dict=weights, meta=meta), path)
+
+
+# By FORMATS. Each writes to a path of its own, which then takes the target's place.
+WRITERS = dict(
+    facebook=_write_facebook,
+    timm=_write_timm,
+    transformers=_write_transformers,
+    mmpretrain=_write_mmpretrain,
+)
+
+
+def _save_safetensors(weights: dict, path: str):
+    save_file(weights, path, dict(format='pt'))
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)  # else it is the owner's alone
+
+
+def _check_target(target: str, to: str, force: bool):
+    if not osp.lexists(target):
+        return
+    if not force:
+        raise FileExistsError(f'{target} is there already: choose another name, or replace it with --force')
+    if osp.isdir(target) != (to == 'transformers'):
+        raise FileExistsError(
+            f'{target} is {"a" if osp.isdir(target) else "no"} folder, and '
+            f'--to {to} writes a '
+            f'{"folder" if to == "transformers" else "file"}: choose another '
+            'name'
+        )
+    if osp.isdir(target) and (other := set(os.listdir(target)) - _FOLDER):
+        raise FileExistsError(
+            f'{target} is not replaced, for it holds other files too: {some(sorted(other))}'
+        )
+
+
+def _write_whole(target: str, write: Callable[[str], None]):
+    """What a kill leaves is a folder ``.tmp`` beside the target; it may hold
+    the folder that was to be replaced."""
+    parent, name = osp.split(osp.abspath(target))
+    os.makedirs(parent, exist_ok=True)
+    with tempfile.TemporaryDirectory('.tmp', name, parent) as scratch:
+        new, old = osp.join(scratch, 'new'), osp.join(scratch, 'old')
+        write(new)
+        if osp.isdir(target):  # os.replace takes no folder with files
+            os.rename(target, old)
+        try:
+            os.replace(new, target)
+        except OSError:
+            if osp.isdir(old):
+                os.rename(old, target)
+            raise
+
+
+def _check_complete(weights: dict, source: str):
+    """Compare with the names and shapes of a model of that architecture."""
+    try:
+        found = architecture(weights)
+    except (KeyError, IndexError) as error:
+        raise ValueError(f'{source} is no whole DeiT: {error}') from error
+    with torch.device('meta'):
+        model = DeiT(
+            arch=dict(
+                num_heads=1,
+                **{key: found[key] for key in ('embed_dims', 'num_layers', 'feedforward_channels')},
+            ),
+            distilled=found['distilled'],
+            # One row; only the number of patches matters here.
+            img_size=(found['patch_size'][0], found['patch_size'][1] * found['num_patches']),
+            patch_size=found['patch_size'],
+            in_channels=found['in_channels'],
+            qkv_bias=found['qkv_bias'],
+        )
+    own = {'backbone.' + name: value.shape for name, value in model.state_dict().items()}
+    given = {
+        name: value.shape
+        for name, value in weights.items()
+        if name.startswith('backbone.') and name != 'backbone.mask_token'
+    }
+    if wrong := sorted(k for k in own.keys() | given.keys() if own.get(k) != given.get(k)):
+        raise ValueError(
+            f'{source} is no whole DeiT: missing, unknown or of another shape than the rest are {some(wrong)}'
+        )
+
+
+def _check_heads(weights: dict, recorded: dict, to: str):
+    distilled = 'backbone.dist_token' in weights
+    heads = [h for h in ('head', 'head_dist') if f'head.layers.{h}.weight' in weights]
+    if section(recorded, 'model', 'neck').get('token') == 'dist':
+        raise ValueError(
+            f'The one head of this model is on the distillation token; {to} reads the class token'
+        )
+    if distilled and len(heads) == 1 and to != 'transformers':
+        raise ValueError(
+            f'A distilled model of {to} has two heads, but this one only '
+            f'{heads[0]}; transformers and mmpretrain can hold it'
+        )

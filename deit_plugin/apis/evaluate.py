@@ -1,0 +1,286 @@
+"""Published and measured accuracy of the variants."""
+
+import json
+import logging
+import os
+import os.path as osp
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from inspect import signature
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import CheckpointLoader, Runner
+from mmengine.utils import ProgressBar
+from mmpretrain.apis.model import ModelHub
+from mmpretrain.datasets.custom import CustomDataset
+from timm.data import ImageNetInfo
+
+from ..checkpoints.atomic import write_whole
+from ..checkpoints.contents import weights_of
+from ..checkpoints.names import some, to_mmpretrain
+from ..engine import FilledModelHook
+from .hub import variants
+
+METRICS = dict(top1='accuracy/top1', top5='accuracy/top5')
+EXTENSIONS = signature(CustomDataset).parameters['extensions'].default
+_SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors', '.h5', '')
+
+
+def evaluate(
+    names: Sequence[str],
+    data: str,
+    weights: str | None = None,
+    batch_size: int = 64,
+    workers: int = 4,
+    output: str | None = None,
+    force: bool = False,
+) -> list[dict]:
+    """Evaluate variants, and print published and measured figures.
+
+    Args:
+        names (Sequence[str]): Variants, or paths of configs; if empty, all
+            variants whose weights are published.
+        data (str): A folder with one folder of images a class, or with such a
+            folder ``val``. The names of the classes' folders are ImageNet's
+            (``n01440764``), some of them or all, or there are as many as the
+            model has classes, which are then taken in their order.
+        weights (str, optional): A folder in which the weights lie, by the
+            published file names or as ``NAME.pth``, ``NAME.safetensors``,
+            ``NAME/`` and so on. If None they are downloaded.
+        batch_size (int): Defaults to 64.
+        workers (int): Processes that read images. Defaults to 4.
+        output (str, optional): A file for the results as JSON, written anew
+            after each variant.
+        force (bool): Whether to replace that file. Defaults to False.
+
+    Returns:
+        list[dict]: For each name ``name``, ``published`` and ``measured``
+        (``top1`` and ``top5``, in percent), ``difference`` of the top-1,
+        ``parameters``, ``images``, ``images_per_second`` (reading included)
+        and ``weights``, or ``name`` and ``error``.
+
+    Raises:
+        FileExistsError: If ``output`` exists and is not to be replaced.
+        ValueError: If a name is unknown or the folder holds no images.
+    """
+    if output and osp.exists(output) and not force:
+        raise FileExistsError(f'{output} is there already: choose another name, or replace it with --force')
+    if output and osp.isdir(output):
+        raise FileExistsError(f'{output} is a folder: name a file')
+    if weights and not osp.isdir(weights):
+        raise FileNotFoundError(f'--weights {weights!r} is no folder')
+    names = list(names) or variants(published_weights=True)
+    if unknown := [n for n in names if n not in variants() and not osp.isfile(n)]:
+        raise ValueError(
+            f'{unknown} are no variants: choose from {", ".join(variants())}, or give a config (.py)'
+        )
+    images = _images(data)
+    results = []
+    for name in names:
+        print(f'{name}: {sum(map(len, images.values()))} images', file=sys.stderr)
+        result = dict(name=name)
+        try:
+            result.update(_evaluate_one(name, images, weights, batch_size, workers))
+        except Exception as error:  # the others are evaluated all the same
+            result['error'] = f'{type(error).__name__}: {error}'
+            print(f'{name} failed. {result["error"]}', file=sys.stderr)
+        results.append(result)
+        if output:
+            write_whole(output, json.dumps(results, indent=2).encode())
+    print(table(results))
+    return results
+
+
+def table(results: Sequence[dict]) -> str:
+    """The results of :func:`evaluate` as a table of Markdown."""
+    rows = [
+        (
+            'variant',
+            'published top-1 / top-5',
+            'measured top-1 / top-5',
+            'difference',
+            'parameters',
+            'images/s',
+        )
+    ]
+    for result in results:
+        if 'error' in result:
+            reason = result['error'].strip().splitlines()[-1]
+            rows.append((result['name'], f'failed: {reason}', *[''] * 4))
+            continue
+        difference = result['difference']
+        rows.append(
+            (
+                result['name'],
+                _accuracies(result['published'], 1),
+                _accuracies(result['measured'], 2),
+                '-' if difference is None else f'{difference:+.2f}',
+                f'{result["parameters"] / 1e6:.2f}M',
+                f'{result["images_per_second"]:.0f}',
+            )
+        )
+    rows.insert(1, ['---'] * len(rows[0]))
+    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in rows)
+
+
+def _accuracies(accuracy: dict[str, float], digits: int) -> str:
+    return ' / '.join(f'{accuracy[k]:.{digits}f}' if k in accuracy else '-' for k in METRICS)
+
+
+def _images(data: str) -> dict[str, list[str]]:
+    """The paths of the images of each class, below ``data``."""
+    folder = osp.join(data, 'val')
+    folder = folder if osp.isdir(folder) else data
+    if not osp.isdir(folder):
+        raise FileNotFoundError(f'--data {data!r} is no folder')
+    images = {}
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir() and not entry.name.startswith('.'):
+            images[entry.name] = sorted(
+                osp.join(parent, file)
+                for parent, _, files in os.walk(entry.path)
+                for file in files
+                if file.lower().endswith(EXTENSIONS)
+            )
+    if not any(images.values()):
+        raise ValueError(
+            f'{folder} holds no images: there must be one folder of them a class ({", ".join(EXTENSIONS)})'
+        )
+    return images
+
+
+def _labels(folders: Sequence[str], num_classes: int) -> list[int]:
+    imagenet = ImageNetInfo('imagenet-1k').label_names()
+    if num_classes == len(imagenet) and set(folders) <= set(imagenet):
+        return [imagenet.index(folder) for folder in folders]
+    if len(folders) == num_classes:
+        return list(range(num_classes))
+    raise ValueError(
+        f'the model has {num_classes} classes, but there are {len(folders)} '
+        f'folders ({some(folders)}), not all of which are named as those of '
+        'ImageNet-1k'
+    )
+
+
+def _weights_of(name: str, published: str | None, folder: str | None) -> str:
+    stem = osp.splitext(osp.basename(name))[0]
+    if folder is None:
+        if published is None:
+            raise ValueError(f'the weights of {stem} are not published: give a folder with yours, --weights')
+        return published
+    candidates = [stem + suffix for suffix in _SUFFIXES]
+    if published:
+        candidates.insert(0, osp.basename(published))
+    for candidate in candidates:
+        if osp.exists(osp.join(folder, candidate)):
+            return osp.join(folder, candidate)
+    raise FileNotFoundError(f'{folder} has none of {", ".join(candidates)}')
+
+
+def _evaluate_one(
+    name: str,
+    images: dict[str, list[str]],
+    folder: str | None,
+    batch_size: int,
+    workers: int,
+) -> dict:
+    cfg, published, address = _known(name)
+    path = _weights_of(name, address, folder)
+    published_classes = cfg.model.head.num_classes
+    num_classes = _match_classes(cfg, path)
+    if num_classes != published_classes:
+        published = {}  # of ImageNet
+    labels = _labels(list(images), num_classes)
+    rate = Rate(sum(map(len, images.values())))
+    with tempfile.TemporaryDirectory() as scratch:
+        listing = osp.join(scratch, 'images.txt')
+        with open(listing, 'w', encoding='utf-8') as file:
+            for label, paths in zip(labels, images.values()):
+                file.writelines(f'{osp.abspath(p)} {label}\n' for p in paths)
+        dataset = cfg.test_dataloader.dataset
+        cfg.test_dataloader.dataset = dict(type='CustomDataset', ann_file=listing, pipeline=dataset.pipeline)
+        cfg.test_dataloader.update(
+            batch_size=batch_size, num_workers=workers, persistent_workers=False, drop_last=False
+        )
+        topk = [k for k in (1, 5) if k <= num_classes]
+        cfg.test_evaluator = dict(type='Accuracy', topk=topk)
+        cfg.update(work_dir=scratch, load_from=path)
+        model, metrics = _test(cfg, rate)
+    measured = {key: metrics[metric] for key, metric in METRICS.items() if metric in metrics}
+    return dict(
+        published=published,
+        measured=measured,
+        difference=measured['top1'] - published['top1'] if 'top1' in published else None,
+        parameters=sum(p.numel() for p in model.parameters()),
+        images=rate.images,
+        images_per_second=rate.images / rate.seconds,
+        weights=path,
+    )
+
+
+def _known(name: str) -> tuple[Config, dict[str, float], str | None]:
+    """The config of a variant or of a file, the published accuracies and the address of the weights."""
+    if name not in variants():
+        return Config.fromfile(name), {}, None
+    info = ModelHub.get(name)
+    metrics = info.results[0].metrics
+    words = dict(top1='Top 1 Accuracy', top5='Top 5 Accuracy')
+    published = {key: metrics[word] for key, word in words.items() if word in metrics}
+    return info.config, published, info.weights
+
+
+def _test(cfg: Config, rate: 'Rate'):
+    """Run a test; returns the model and the metrics."""
+    # mmengine keeps its loggers by the name of the experiment.
+    cfg.update(resume=False, log_level='ERROR', experiment_name=f'evaluate_{uuid.uuid4().hex}')
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(rate)
+    if not any(isinstance(hook, FilledModelHook) for hook in runner.hooks):
+        runner.register_hook(FilledModelHook())
+    metrics = runner.test()
+    for handler in runner.logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
+    return runner.model, metrics
+
+
+def _match_classes(cfg: Config, path: str) -> int:
+    """Give the model as many classes as the checkpoint has; returns their number."""
+    checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
+    weights = to_mmpretrain(weights_of(checkpoint, path))[1]
+    head = weights.get('head.layers.head.weight')
+    if head is not None:
+        cfg.model.head.num_classes = len(head)
+        for owner in (cfg, cfg.model):  # it makes one-hot labels
+            if owner.get('data_preprocessor'):
+                owner.data_preprocessor.num_classes = len(head)
+    return cfg.model.head.num_classes
+
+
+class Rate(Hook):
+    """Progress on the terminal, and how long a test takes.
+
+    Args:
+        images (int): How many there are.
+    """
+
+    def __init__(self, images: int):
+        self.images = images
+
+    def before_test_epoch(self, runner) -> None:
+        """Start the clock."""
+        self.start = time.perf_counter()
+        self.bar = ProgressBar(self.images, file=sys.stderr)
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """Go on by a batch."""
+        self.bar.update(len(outputs))
+
+    def after_test_epoch(self, runner, metrics=None) -> None:
+        """Stop the clock."""
+        self.seconds = time.perf_counter() - self.start
+        print(file=sys.stderr)

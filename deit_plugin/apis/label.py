@@ -1,0 +1,36 @@
+"""A teacher's answers recorded without the student."""
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+
+def label(
+    config: str,
+    cfg_options: dict | None = None,
+    work_dir: str = 'work_dirs/label',
+    launcher: str = 'none',
+):
+    """Ask the teacher about all that a training will show it.
+
+    Args:
+        config (str): Of the training, with ``model.teacher_labels``.
+        cfg_options (dict, optional): Changes of the config.
+        work_dir (str): For the log. Defaults to ``'work_dirs/label'``.
+        launcher (str): As for mmengine's ``Runner``. Defaults to ``'none'``.
+    """
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(cfg_options or {})
+    cfg.train_cfg.pop('by_epoch', None)
+    cfg.train_cfg.type = 'TeacherLabelLoop'
+    cfg.setdefault('default_hooks', {})
+    cfg.default_hooks['checkpoint'] = None  # nothing is trained
+    cfg.update(
+        work_dir=work_dir,
+        launcher=launcher,
+        load_from=None,  # the student's
+        resume=False,
+        val_dataloader=None,
+        val_cfg=None,
+        val_evaluator=None,
+    )
+    Runner.from_cfg(cfg).train()

@@ -1,0 +1,156 @@
+"""transformers' ``config.json`` and ``preprocessor_config.json`` of a DeiT."""
+
+import json
+import math
+import os.path as osp
+
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from ..checkpoints.names import Weights
+from ..checkpoints.reading import config_beside
+from ..checkpoints.recorded import architecture, section
+from ..models import DeiT
+
+PROCESSOR = 'preprocessor_config.json'
+
+
+def model_config(source) -> dict:
+    """transformers' ``config.json``.
+
+    Args:
+        source (Source): See ``convert``.
+
+    Raises:
+        ValueError: If transformers has no such model, or what it must know is recorded nowhere.
+    """
+    found = architecture(source.weights)
+    patch = found['patch_size']
+    if patch[0] != patch[1]:
+        raise ValueError(f'transformers has square patches, not {patch}')
+    beside = config_beside(source.name)
+    if beside.get('hidden_act', 'gelu') != 'gelu':
+        raise ValueError(f'{source.name} has the activation {beside["hidden_act"]!r}, a DeiT has gelu')
+    kind = 'DeiT' if found['distilled'] else 'ViT'
+    config = dict(
+        architectures=[kind + _task(source.weights)],
+        model_type=kind.lower(),
+        hidden_size=found['embed_dims'],
+        num_hidden_layers=found['num_layers'],
+        num_attention_heads=_num_heads(source, found['embed_dims']),
+        intermediate_size=found['feedforward_channels'],
+        hidden_act='gelu',
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.02,
+        layer_norm_eps=1e-6,
+        image_size=_image_size(source, found['num_patches'], patch[0]),
+        patch_size=patch[0],
+        num_channels=found['in_channels'],
+        qkv_bias=found['qkv_bias'],
+    )
+    if 'neck.decoder.0.weight' in source.weights:
+        pixels = source.weights['neck.decoder.0.weight'].shape[0]
+        config['encoder_stride'] = math.isqrt(pixels // found['in_channels'])
+    if found['num_classes'] is not None:
+        names = source.classes or [f'LABEL_{i}' for i in range(found['num_classes'])]
+        config['id2label'] = {str(i): name for i, name in enumerate(names)}
+        config['label2id'] = {name: i for i, name in enumerate(names)}
+    return config
+
+
+def _task(weights: Weights) -> str:
+    if 'neck.decoder.0.weight' in weights:
+        return 'ForMaskedImageModeling'
+    if 'head.layers.head_dist.weight' in weights:
+        return 'ForImageClassificationWithTeacher'
+    return 'ForImageClassification' if 'head.layers.head.weight' in weights else 'Model'
+
+
+def _image_size(source, num_patches: int, patch: int):
+    """The first of the recorded sizes, or a square, that has so many patches."""
+    for size in (
+        section(source.config, 'model', 'backbone').get('img_size'),
+        config_beside(source.name).get('image_size'),
+        math.isqrt(num_patches) * patch,
+    ):
+        height, width = _pair(size) if size else (0, 0)
+        if height // patch * (width // patch) == num_patches:
+            return size
+    raise ValueError(
+        f'{source.name} has {num_patches} patch positions, which make no square, so the size of its '
+        'images is unknown'
+    )
+
+
+def _num_heads(source, width: int) -> int:
+    arch = section(source.config, 'model', 'backbone').get('arch')
+    for number in (
+        source.num_heads,
+        arch.get('num_heads') if isinstance(arch, dict) else None,
+        config_beside(source.name).get('num_attention_heads'),
+        *[a['num_heads'] for a in DeiT.arch_zoo.values() if a['embed_dims'] == width],
+    ):
+        if number is not None:
+            if number < 1 or width % number:
+                raise ValueError(
+                    f'{number} attention heads do not divide a width of {width}: give --num-heads'
+                )
+            return number
+    raise ValueError(
+        f'{source.name} does not tell the number of attention heads of a model of width {width}: give '
+        '--num-heads'
+    )
+
+
+def processor_config(config: dict, source) -> dict:
+    """transformers' ``preprocessor_config.json``: the one beside the source, or as the run that saved
+    it was evaluated, or else as the reference does it.
+
+    Args:
+        config (dict): Of :func:`model_config`.
+        source (Source): See ``convert``.
+    """
+    path = osp.expanduser(source.name)
+    path = osp.join(path if osp.isdir(path) else osp.dirname(path), PROCESSOR)
+    if config_beside(source.name) and osp.isfile(path):
+        with open(path, encoding='utf-8') as file:
+            return json.load(file)
+    own = section(source.config, 'model', 'data_preprocessor') or section(source.config, 'data_preprocessor')
+
+    def levels(name, default):
+        return [v / 255 for v in own[name]] if own.get(name) else list(default)
+
+    return dict(
+        image_processor_type='DeiTImageProcessor',
+        **_geometry(config['image_size'], source.config),
+        resample=3,  # bicubic
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        image_mean=levels('mean', IMAGENET_DEFAULT_MEAN),
+        image_std=levels('std', IMAGENET_DEFAULT_STD),
+    )
+
+
+def _geometry(image_size, recorded: dict) -> dict:
+    """As the run was evaluated, or else as the reference does it: 256 and
+    224, 438 and 384."""
+    height, width = _pair(image_size)
+    size, crop = (int(height / 0.875), int(width / 0.875)), (height, width)
+    pipeline = section(recorded, 'test_dataloader', 'dataset').get('pipeline')
+    if isinstance(pipeline, list) and pipeline:
+        steps = {step.get('type'): step for step in pipeline if isinstance(step, dict)}
+        resize = steps.get('ResizeEdge') or steps.get('Resize') or {}
+        size = _pair(resize['scale'])[::-1] if 'scale' in resize else None
+        centre = steps.get('CenterCrop')
+        crop = _pair(centre['crop_size']) if centre else None
+    geometry = dict(do_resize=size is not None, do_center_crop=crop is not None)
+    if size:
+        geometry['size'] = dict(height=size[0], width=size[1])
+    if crop:
+        geometry['crop_size'] = dict(height=crop[0], width=crop[1])
+    return geometry
+
+
+def _pair(size) -> tuple:
+    return tuple(size) if isinstance(size, (list, tuple)) else (size, size)

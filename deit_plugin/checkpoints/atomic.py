@@ -1,0 +1,41 @@
+"""Files that are written whole or not at all."""
+
+import os
+import os.path as osp
+import tempfile
+
+from mmengine.fileio import LocalBackend, register_backend
+
+PARTIAL = '.part'  # the end of what a killed write leaves
+
+
+def write_whole(path: str | os.PathLike, content: bytes) -> None:
+    """Write bytes beside the file, under a name that no other writer has, then put them in its place.
+
+    Raises:
+        OSError: If the disk has no room, or the folder cannot be written. The file is as it was.
+    """
+    path = osp.abspath(path)
+    os.makedirs(osp.dirname(path), exist_ok=True)
+    handle, partial = tempfile.mkstemp(PARTIAL, osp.basename(path) + '.', osp.dirname(path))
+    try:
+        with open(handle, 'wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(partial, 0o666 & ~umask)  # else it is the owner's alone
+        os.replace(partial, path)
+    finally:
+        if osp.exists(partial):
+            os.remove(partial)
+
+
+@register_backend('atomic_local')
+class AtomicLocalBackend(LocalBackend):
+    """mmengine's local files, written whole or not at all."""
+
+    def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
+        """See :func:`write_whole`."""
+        write_whole(filepath, obj)

@@ -1,0 +1,73 @@
+"""Checkpoints from an address, downloaded once and checked."""
+
+import hashlib
+import os
+import os.path as osp
+import re
+from urllib.parse import urlparse
+
+import torch
+from filelock import FileLock
+
+from .reading import FOLDER_FILES, file_in, shards_of
+
+
+def local_file(filename: str) -> str:
+    """The path of a checkpoint; for an address that of its download."""
+    if not re.match(r'https?://', filename):
+        return osp.expanduser(filename)
+    address = urlparse(filename)
+    name = osp.basename(address.path)
+    if name in FOLDER_FILES:  # every model's file on a hub has that name
+        place = address.netloc + osp.dirname(address.path)
+        name = f'{hashlib.sha256(place.encode()).hexdigest()[:8]}-{name}'
+    return osp.join(torch.hub.get_dir(), 'checkpoints', name)
+
+
+def published_hash(filename: str) -> str | None:
+    """The start of the SHA-256 that a published name ends with, as in ``regnety_160-a5fe301d.pth``.
+
+    Eight decimal digits may as well be a date, so they are none.
+    """
+    found = re.search(r'-([0-9a-f]{8,64})\.\w+$', osp.basename(urlparse(filename).path))
+    return found[1] if found and not found[1].isdecimal() else None
+
+
+def fetch(filename: str) -> str:
+    """The path of a checkpoint, downloaded if it is an address and not there yet.
+
+    Of the processes that share the folder one downloads. The others do not wait in a barrier, as not
+    all of them may ask.
+
+    Raises:
+        ValueError: If what was downloaded does not have the hash in its name. It is not kept.
+    """
+    path = local_file(filename)
+    if path == osp.expanduser(filename) or osp.exists(path):
+        return path
+    os.makedirs(osp.dirname(path), exist_ok=True)
+    with FileLock(path + '.lock'):
+        if not osp.exists(path):
+            try:
+                torch.hub.download_url_to_file(filename, path, published_hash(filename))
+            except RuntimeError as error:  # torch.hub's only one: another hash
+                raise ValueError(
+                    f'{filename} is not the published file: {error}. Try again, or download it by other means'
+                ) from error
+    return path
+
+
+def content_hash(path: str) -> str:
+    """SHA-256 of a checkpoint: of a file, or of all the files of a folder or of an index."""
+    path = file_in(path)
+    files = [path]
+    with open(path, 'rb') as file:
+        is_index = file.read(1) == b'{'
+    if is_index:
+        files += shards_of(path)
+    digest = hashlib.sha256()
+    for name in files:
+        with open(name, 'rb') as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

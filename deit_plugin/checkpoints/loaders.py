@@ -1,0 +1,162 @@
+"""What mmengine's ``CheckpointLoader`` reads, and that it runs no code.
+
+mmengine 0.10.7 keeps its logs in each checkpoint as objects that ``torch.load(weights_only=True)``, the
+default since torch 2.6, does not know, so it cannot read its own checkpoints; and it unpickles what it
+downloads with code allowed. Here
+
+- exactly mmengine's logs, and the arguments that timm's and the reference's scripts store, are allowed
+  in a file that is read as data;
+- every scheme of mmengine that downloads reads the file like a local one;
+- what mmengine cannot read at all (see ``reading``) is read.
+
+Everything else is mmengine's own, torch's switch ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`` included.
+"""
+
+import argparse
+import os.path as osp
+import pickle
+import re
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
+
+from .downloads import fetch
+from .reading import classes_beside, file_in, reader_of
+
+# In the message with which torch refuses an object, not a damaged file.
+_REFUSED = r'(?i)[^\n]*(unsupported (global|class|operand)|unrecognized function|allowlisted)[^\n]*'
+
+
+def _history_statistic(owner: type, name: str):
+    """Stands for ``getattr``, by which a ``HistoryBuffer`` stores its statistics, and gives nothing
+    else of anything."""
+    if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(f'Unsupported global: GLOBAL getattr({owner!r}, {name!r})')
+
+
+def allow_mmengine_checkpoints():
+    """Let ``torch.load(weights_only=True)`` read mmengine's checkpoints."""
+    numbers = {type(np.dtype(code)) for code in '?bhilqBHILQefd'}
+    reconstruct = np.ndarray(0).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            argparse.Namespace,
+            np.ndarray,
+            np.dtype,
+            *numbers,
+            (_history_statistic, 'builtins.getattr'),
+            # numpy 1 and 2 store the same functions under different names.
+            (reconstruct, 'numpy._core.multiarray._reconstruct'),
+            (reconstruct, 'numpy.core.multiarray._reconstruct'),
+            (scalar, 'numpy._core.multiarray.scalar'),
+            (scalar, 'numpy.core.multiarray.scalar'),
+        ]
+    )
+
+
+def load_from_local(filename: str, map_location=None):
+    """mmengine's loader for local paths.
+
+    Args:
+        filename (str): Path of a file of PyTorch, safetensors or Keras (HDF5), of the index of a
+            sharded one, or of a folder in which transformers saved a model.
+        map_location: As in ``torch.load``, for files of PyTorch.
+
+    Returns:
+        What a file of PyTorch holds; of others a dict with ``'state_dict'``, and with the class names
+        in ``'meta'`` where transformers' ``config.json`` of a DeiT lies beside it.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or none in the folder.
+        pickle.UnpicklingError: If the file holds code. None of it is run.
+        ValueError: If the file is damaged or no checkpoint.
+    """
+    path = file_in(filename)
+    try:
+        reader = reader_of(path)
+        if reader is None:
+            # Again, since who allows one of them for a while, as timm does, forbids it afterwards.
+            allow_mmengine_checkpoints()
+            checkpoint = mmengine_checkpoint.load_from_local(path, map_location)
+        else:
+            checkpoint = dict(state_dict=reader(path))
+    except (FileNotFoundError, ModuleNotFoundError):
+        raise
+    except Exception as error:
+        raise _explained(error, path) from error
+    if isinstance(checkpoint, dict) and (classes := classes_beside(path)):
+        if 'state_dict' not in checkpoint:
+            checkpoint = dict(state_dict=checkpoint)
+        checkpoint.setdefault('meta', dict(dataset_meta=dict(classes=classes)))
+    return checkpoint
+
+
+def _explained(error: Exception, path: str) -> Exception:
+    found = re.search(_REFUSED, str(error))
+    if isinstance(error, pickle.UnpicklingError) and found:
+        return pickle.UnpicklingError(
+            f'{path} is refused, nothing in it was run: it holds more than weights and logs '
+            f'({found[0].strip()}). If its source is trusted, store its state dict alone with '
+            'torch.save where it was made'
+        )
+    reason = str(error).splitlines()[0] if str(error) else ''
+    return ValueError(
+        f'{path} cannot be read, it is damaged or no checkpoint ({osp.getsize(path)} bytes; '
+        f'{type(error).__name__}: {reason}). Copy or download it again'
+    )
+
+
+def load_from_http(filename: str, map_location=None, **kwargs):
+    """mmengine's loader for addresses: downloads once, then reads a local file.
+
+    Args:
+        filename (str): Address, http or https.
+        map_location: As in ``torch.load``.
+        **kwargs: Not used; for mmengine's signature.
+    """
+    return load_from_local(fetch(filename), map_location)
+
+
+def load_from_torchvision(filename: str, map_location=None):
+    """mmengine's loader for ``torchvision://NAME``."""
+    addresses = mmengine_checkpoint.get_torchvision_models()
+    return load_from_http(addresses[filename.split('://', 1)[1]], map_location)
+
+
+def load_from_openmmlab(filename: str, map_location=None):
+    """mmengine's loader for ``open-mmlab://NAME``."""
+    name = filename.split('://', 1)[1]
+    name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
+    address = mmengine_checkpoint.get_external_models()[name]
+    if address.startswith(('http://', 'https://')):
+        return load_from_http(address, map_location)
+    return load_from_local(osp.join(mmengine_checkpoint._get_mmengine_home(), address), map_location)
+
+
+def load_from_mmcls(filename: str, map_location=None):
+    """mmengine's loader for ``mmcls://NAME``: the backbone alone."""
+    addresses = mmengine_checkpoint.get_mmcls_models()
+    checkpoint = load_from_http(addresses[filename.split('://', 1)[1]], map_location)
+    return mmengine_checkpoint._process_mmcls_checkpoint(checkpoint)
+
+
+def register():
+    """Replace mmengine's loaders of local files and of downloads.
+
+    Its others (pavi, s3, petrel) call ``torch.load`` with its default, so they run no code either.
+    """
+    allow_mmengine_checkpoints()
+    for prefixes, loader in (
+        ('', load_from_local),
+        (('http://', 'https://'), load_from_http),
+        (('modelzoo://', 'torchvision://'), load_from_torchvision),
+        (('open-mmlab://', 'openmmlab://'), load_from_openmmlab),
+        ('mmcls://', load_from_mmcls),
+    ):
+        CheckpointLoader.register_scheme(prefixes=prefixes, loader=loader, force=True)

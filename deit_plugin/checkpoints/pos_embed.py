@@ -1,0 +1,69 @@
+"""Position embeddings of another grid, or with other tokens before the patches."""
+
+import math
+
+import torch
+from mmengine.logging import print_log
+from mmpretrain.models import resize_pos_embed
+
+
+def fit_pos_embed(
+    pos_embed: torch.Tensor,
+    given_tokens: int,
+    own: torch.Tensor,
+    own_tokens: int,
+    own_grid: tuple[int, int],
+    mode: str = 'bicubic',
+    name: str = 'pos_embed',
+) -> torch.Tensor:
+    """Fit the position embeddings of a checkpoint to a model.
+
+    Those of another grid are resized as facebookresearch/deit does it (without antialiasing, the
+    patches alone). Where the model has a distillation token and the checkpoint none, its position
+    keeps the model's value; the other way round it is left out.
+
+    Args:
+        pos_embed (torch.Tensor): The checkpoint's (1, T + N, C).
+        given_tokens (int): T of the checkpoint: 1 (class) or 2 (class, distillation).
+        own (torch.Tensor): The model's (1, T' + N', C).
+        own_tokens (int): T' of the model.
+        own_grid (tuple[int, int]): Patches along the height and the width of the model's image.
+        mode (str): Of ``torch.nn.functional.interpolate``. Defaults to ``'bicubic'``.
+        name (str): For messages.
+
+    Returns:
+        torch.Tensor: (1, T' + N', C).
+
+    Raises:
+        ValueError: If the grid is another one and not square, so that its sides are unknown.
+    """
+    num_patches = pos_embed.shape[1] - given_tokens
+    grid = _grid(num_patches, own_grid, mode, name)
+    if given_tokens < own_tokens:
+        position = own.detach()[:, 1:2].to(pos_embed)
+        pos_embed = torch.cat([pos_embed[:, :1], position, pos_embed[:, 1:]], dim=1)
+    elif given_tokens > own_tokens:
+        pos_embed = torch.cat([pos_embed[:, :1], pos_embed[:, 2:]], dim=1)
+    return resize_pos_embed(pos_embed, grid, own_grid, mode, own_tokens)
+
+
+def _grid(num_patches: int, own: tuple[int, int], mode: str, name: str) -> tuple[int, int]:
+    """Height and width of the checkpoint's grid."""
+    if num_patches == own[0] * own[1]:
+        if own[0] != own[1]:
+            print_log(
+                f'{name}: its {num_patches} positions are taken for a grid of {own[0]} x {own[1]}, as here',
+                logger='current',
+            )
+        return own
+    side = math.isqrt(num_patches)
+    if side * side != num_patches:
+        raise ValueError(
+            f'{name} has {num_patches} patch positions, which make no square grid, so its height and '
+            'width are unknown: build the model with the img_size that it was trained with'
+        )
+    print_log(
+        f'{name}: positions of a {side} x {side} grid resized ({mode}) to {own[0]} x {own[1]}',
+        logger='current',
+    )
+    return side, side

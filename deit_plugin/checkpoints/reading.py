@@ -1,0 +1,164 @@
+"""Checkpoint files that mmengine cannot read: safetensors, HDF5, shards and folders.
+
+What a file is shows in its content, not in its name.
+"""
+
+import json
+import os.path as osp
+import re
+from collections.abc import Callable
+
+import torch
+from safetensors import safe_open
+
+from .names import some
+
+Weights = dict[str, torch.Tensor]
+
+# What transformers calls its files, in the order in which they are taken.
+FOLDER_FILES = (
+    'model.safetensors.index.json',
+    'model.safetensors',
+    'pytorch_model.bin.index.json',
+    'pytorch_model.bin',
+    'tf_model.h5',
+)
+
+
+def file_in(path: str) -> str:
+    """The file to read: ``path`` itself, or in a folder the one that transformers wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or none in the folder.
+    """
+    found = osp.expanduser(path)
+    if osp.isdir(found):
+        names = [n for n in FOLDER_FILES if osp.isfile(osp.join(found, n))]
+        if not names:
+            raise FileNotFoundError(
+                f'{found} is a folder without weights: it has none of {", ".join(FOLDER_FILES)}'
+            )
+        return osp.join(found, names[0])
+    if not osp.isfile(found):
+        raise FileNotFoundError(f'There is no checkpoint {path!r} ({osp.abspath(found)})')
+    return found
+
+
+def reader_of(path: str) -> Callable[[str], Weights] | None:
+    """The function that reads a file, or None for one of PyTorch.
+
+    Raises:
+        ValueError: If the file is no checkpoint but stands where one was expected: a web page, a
+            pointer of Git LFS.
+    """
+    with open(path, 'rb') as file:
+        start = file.read(32)
+    if start.startswith(b'\x89HDF\r\n\x1a\n'):
+        return _read_keras
+    if start[8:9] == b'{' and int.from_bytes(start[:8], 'little') < 1e8:
+        return _read_safetensors
+    if start[:1] == b'{':
+        return _read_shards
+    if start[:1] == b'<':
+        raise ValueError('it is a web page')
+    if start.startswith(b'version https://git-lfs'):
+        raise ValueError('it is a Git LFS pointer')
+    return None
+
+
+def config_beside(path: str) -> dict:
+    """transformers' ``config.json`` of a folder or of a file in it, or {}."""
+    path = osp.expanduser(path)
+    if not osp.isdir(path):
+        if osp.basename(path) not in FOLDER_FILES:
+            return {}  # whatever lies there is not of this file
+        path = osp.dirname(path)
+    try:
+        with open(osp.join(path, 'config.json'), encoding='utf-8') as file:
+            config = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    known = isinstance(config, dict) and config.get('model_type') in ('deit', 'vit')
+    return config if known else {}
+
+
+def classes_beside(path: str) -> list[str]:
+    """The class names in transformers' ``config.json`` beside a DeiT's weights, or []."""
+    labels = config_beside(path).get('id2label')
+    if not isinstance(labels, dict):
+        return []
+    names = [labels.get(str(i)) for i in range(len(labels))]
+    given = any(name != f'LABEL_{i}' for i, name in enumerate(names))
+    return names if given and None not in names else []
+
+
+def shards_of(index: str) -> list[str]:
+    """The paths of the files that an index of shards names; all lie beside it.
+
+    Raises:
+        FileNotFoundError: If one of them is missing.
+        ValueError: If the file is no index.
+    """
+    paths = []
+    for name in sorted(set(_weight_map(index).values())):
+        path = osp.join(osp.dirname(index), osp.basename(name))
+        if not osp.isfile(path):
+            raise FileNotFoundError(f'{index} names {name}, which is not beside it')
+        paths.append(path)
+    return paths
+
+
+def _weight_map(index: str) -> dict[str, str]:
+    with open(index, encoding='utf-8') as file:
+        content = json.load(file)
+    names = content.get('weight_map') if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
+        raise ValueError('it is JSON without a weight_map')
+    return names
+
+
+def _read_safetensors(path: str) -> Weights:
+    with safe_open(path, 'pt') as file:
+        return {name: file.get_tensor(name) for name in file.keys()}
+
+
+def _read_shards(index: str) -> Weights:
+    weights: Weights = {}
+    for path in shards_of(index):
+        reader = reader_of(path)
+        if reader is None:
+            part = torch.load(path, map_location='cpu')
+            weights.update(part.get('state_dict', part))
+        else:
+            weights.update(reader(path))
+    if missing := sorted(_weight_map(index).keys() - weights.keys()):
+        raise ValueError(f'its files lack {some(missing)}')
+    return weights
+
+
+def _read_keras(path: str) -> Weights:
+    """transformers' TensorFlow weights, under the names that PyTorch's have."""
+    try:
+        import h5py
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f'{path} is HDF5, which needs h5py: `pip install h5py`') from error
+
+    weights: Weights = {}
+
+    def visit(name, item):
+        if not isinstance(item, h5py.Dataset):
+            return
+        # LAYER/MODEL/deit/encoder/layer_._0/.../kernel:0
+        name = '.'.join(name.split('/')[2:]).replace('layer_._', 'layer.')
+        name = re.sub(r':\d+$', '', name)
+        value = torch.from_numpy(item[()])
+        if name.endswith('.kernel'):  # input channels come before output channels
+            value = value.T if value.ndim == 2 else value.permute(3, 2, 0, 1)
+        name = re.sub(r'\.(kernel|gamma)$', '.weight', name)
+        weights[re.sub(r'\.beta$', '.bias', name)] = value.contiguous()
+
+    with h5py.File(path, 'r') as file:
+        file.visititems(visit)
+    if not weights:
+        raise ValueError('it is HDF5 without weights of Keras')
+    return weights

@@ -1,0 +1,95 @@
+"""What a checkpoint tells of its model beside the weights: read as literals, never run."""
+
+import ast
+from collections.abc import Mapping
+
+from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+
+from .names import Weights
+
+
+def meta_of(checkpoint: Mapping) -> Mapping:
+    """mmengine's ``meta`` of a checkpoint, or {}."""
+    meta = checkpoint.get('meta')
+    return meta if isinstance(meta, Mapping) else {}
+
+
+def config_of(meta: Mapping) -> dict:
+    """The config of the run, which mmengine stores as the text of a Python file.
+
+    Returns:
+        dict: The assignments that are literals and calls of ``dict``; others are left out.
+    """
+    try:
+        body = ast.parse(meta.get('cfg', '')).body
+    except (SyntaxError, TypeError, ValueError):
+        return {}
+    values = {}
+    for node in body:
+        if isinstance(node, ast.Assign):
+            try:
+                values[node.targets[0].id] = _value(node.value)
+            except (AttributeError, ValueError):
+                pass  # more than a literal
+    return values
+
+
+def _value(node: ast.expr):
+    if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict':
+        return {keyword.arg: _value(keyword.value) for keyword in node.keywords}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_value(item) for item in node.elts]
+    return ast.literal_eval(node)
+
+
+def section(config: Mapping, *names: str) -> Mapping:
+    """A part of a config by the names that lead to it, or {} where there is none."""
+    for name in names:
+        found = config.get(name)
+        config = found if isinstance(found, Mapping) else {}
+    return config
+
+
+def classes_of(meta: Mapping, weights: Weights) -> list[str]:
+    """The class names, ImageNet's for a head of 1000 that records none, or [] if unknown."""
+    recorded = meta.get('dataset_meta')
+    recorded = recorded if isinstance(recorded, Mapping) else {}
+    classes = recorded.get('classes') or meta.get('CLASSES')
+    if not isinstance(classes, (list, tuple)):
+        classes = []
+    head = weights.get('head.layers.head.weight')
+    number = 0 if head is None else len(head)
+    if not classes and number == len(IMAGENET_CATEGORIES):
+        classes = IMAGENET_CATEGORIES
+    return [str(c) for c in classes] if len(classes) == number else []
+
+
+def architecture(weights: Weights) -> dict:
+    """What the shapes of a DeiT's weights tell.
+
+    Args:
+        weights (dict): Weights by mmpretrain's names.
+
+    Returns:
+        dict: ``embed_dims``, ``num_layers``, ``feedforward_channels``,
+        ``patch_size`` (height, width), ``in_channels``, ``distilled``,
+        ``num_patches``, ``qkv_bias`` and ``num_classes`` (None without a
+        head).
+    """
+    patch = weights['backbone.patch_embed.projection.weight']
+    positions = weights['backbone.pos_embed'].shape[1]
+    distilled = 'backbone.dist_token' in weights
+    head = weights.get('head.layers.head.weight')
+    return dict(
+        embed_dims=patch.shape[0],
+        num_layers=sum(
+            name.startswith('backbone.layers.') and name.endswith('ln1.weight') for name in weights
+        ),
+        feedforward_channels=weights['backbone.layers.0.ffn.layers.0.0.weight'].shape[0],
+        patch_size=tuple(patch.shape[2:]),
+        in_channels=patch.shape[1],
+        distilled=distilled,
+        num_patches=positions - (2 if distilled else 1),
+        qkv_bias='backbone.layers.0.attn.qkv.bias' in weights,
+        num_classes=None if head is None else head.shape[0],
+    )

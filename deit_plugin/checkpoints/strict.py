@@ -1,0 +1,33 @@
+"""Filling a whole model, and nothing but it, from a checkpoint."""
+
+import re
+
+import torch.nn as nn
+from mmengine.runner import CheckpointLoader
+
+from .contents import weights_of
+
+
+def load_strict(model: nn.Module, filename: str):
+    """Fill every parameter of a model from a checkpoint.
+
+    Args:
+        model (nn.Module): A classifier of mmpretrain.
+        filename (str): Whatever mmengine's ``CheckpointLoader`` opens; into a :class:`DeiT` with the
+            names of any library.
+
+    Raises:
+        ValueError: If a parameter is missing, has another shape, or is not of the model.
+    """
+    weights = weights_of(CheckpointLoader.load_checkpoint(filename, 'cpu'), filename)
+    weights = {re.sub(r'^module\.', '', name): value for name, value in weights.items()}
+    try:
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f'{filename} does not fit the model: {error}') from error
+    missing = [name for name in missing if not name.endswith('num_batches_tracked')]
+    if missing or unexpected:
+        raise ValueError(
+            f'{filename} does not fit the model: it lacks {len(missing)} parameters ({missing[:5]}) '
+            f'and holds {len(unexpected)} that are not of the model ({unexpected[:5]})'
+        )

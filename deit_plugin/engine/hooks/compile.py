@@ -1,0 +1,36 @@
+"""torch.compile for the parts of a classifier that take the time."""
+
+from mmengine.hooks import Hook
+from mmpretrain.registry import HOOKS
+
+from ..utils import unwrap
+
+
+@HOOKS.register_module()
+class CompileHook(Hook):
+    """Compiles the student's backbone, and the teacher, with
+    ``torch.compile``.
+
+    They are compiled in place, so checkpoints, moving averages, optimizers
+    and distributed wrappers see the same modules under the same names.
+    Augmentation, heads and losses, whose shapes and choices change, stay as
+    they are. Validation runs what is compiled, too.
+
+    Args:
+        teacher (bool): Whether to compile the teacher too. Defaults to True.
+        **kwargs: The arguments of ``torch.compile``.
+    """
+
+    def __init__(self, teacher: bool = True, **kwargs):
+        self.teacher = teacher
+        self.kwargs = kwargs
+
+    def before_train(self, runner) -> None:
+        """Compile; the work is done at the first iteration."""
+        model = unwrap(runner.model)
+        model.backbone.compile(**self.kwargs)
+        teacher = getattr(model, 'teacher', None)
+        if self.teacher and teacher is not None:
+            teacher.compile_kwargs = self.kwargs
+            if teacher.model is not None:  # built already
+                teacher.model.compile(**self.kwargs)

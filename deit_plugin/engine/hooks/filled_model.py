@@ -1,0 +1,94 @@
+"""A model that is evaluated holds what its checkpoint holds."""
+
+import logging
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import BaseLoop
+from mmpretrain.registry import HOOKS
+
+from ...checkpoints.contents import weights_of
+from ...models import DeiT, accept_foreign_names
+from ..utils import unwrap
+
+# Of other variants of DeiT: newly drawn where a checkpoint lacks them.
+_OPTIONAL = ('dist_token', 'mask_token')
+
+
+@HOOKS.register_module()
+class FilledModelHook(Hook):
+    """Compares a model with the checkpoint that was loaded, and evaluates none that it does not fill.
+
+    mmengine prints a warning of what is missing and goes on with random weights. To fine-tune that is
+    as it should be: a head for other classes is drawn anew, and so is a distillation token that the
+    checkpoint lacks; the log lists them. A :class:`DeiT` that lacks anything else is refused.
+
+    The hook also lets any model with a DeiT as a part, such as ``SimMIM`` or a detector, load the
+    weights of other libraries by their names; an ``ImageClassifier`` does so without it.
+    """
+
+    def __init__(self):
+        self._watched = None
+        self._given: dict | None = None  # the state dict, while a checkpoint is loaded
+
+    def before_run(self, runner) -> None:
+        """Watch what is loaded into the model."""
+        model = unwrap(runner.model)
+        if model is not self._watched:
+            self._watched = model
+            accept_foreign_names(model)
+            model.register_load_state_dict_pre_hook(self._before_loading)
+            model.register_load_state_dict_post_hook(self._after_loading)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """A checkpoint was read, and is about to be loaded into the model."""
+        if any(isinstance(module, DeiT) for module in unwrap(runner.model).modules()):
+            # Where other hooks look for it; in facebookresearch/deit's files it is `model`.
+            checkpoint.setdefault('state_dict', weights_of(checkpoint))
+        self._may_lack = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        self._given = {}
+
+    def _before_loading(self, model, state_dict, *args):
+        if self._given is not None:
+            self._given = dict(state_dict)  # under our names now
+
+    def _after_loading(self, model, incompatible_keys):
+        given, self._given = self._given, None
+        if given is None:
+            return
+        lacking = [
+            name
+            for name, value in model.state_dict().items()
+            if not name.endswith('num_batches_tracked') and not _same(name, given.get(name), value)
+        ]
+        if not lacking:
+            return
+        backbone = [
+            f'{path}.{name}'.lstrip('.')
+            for path, module in model.named_modules()
+            if isinstance(module, DeiT)
+            for name in module.state_dict()
+            if name not in _OPTIONAL
+        ]
+        if self._may_lack and not set(lacking) & set(backbone):
+            print_log(
+                f'Not filled by the checkpoint, newly drawn: {lacking}',
+                logger='current',
+                level=logging.WARNING,
+            )
+            return
+        raise ValueError(
+            f'The checkpoint does not fill {lacking}, which would be random. Is it of a model with as '
+            'many classes and the same tokens? It may serve to start a training from, as `load_from`'
+        )
+
+
+def _same(name: str, given, value: torch.Tensor) -> bool:
+    if not isinstance(given, torch.Tensor):
+        return False
+    if name.endswith('pos_embed') and given.shape != value.shape:
+        return True  # it was resized; the backbone refuses what cannot be
+    if given.shape != value.shape:
+        return False
+    return torch.equal(given.to(value), value)
