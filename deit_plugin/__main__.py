@@ -6,7 +6,8 @@ import sys
 
 from mmengine.config import DictAction
 
-from .apis import convert, evaluate
+from .apis.convert import convert
+from .apis.evaluate import evaluate
 from .apis.label import label
 from .checkpoints.names import FORMATS
 from .version import __version__

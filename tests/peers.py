@@ -6,6 +6,8 @@ from conftest import ARCH, NUM_CLASSES, build, shuffle_weights
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 
+from deit_plugin.models import accept_foreign_names
+
 SIDE = 32
 TOKENS = dict(type='DistillationTokenNeck')
 DUAL = dict(type='DeiTDualHead', num_classes=NUM_CLASSES, in_channels=32)
@@ -42,7 +44,9 @@ def ours(kind, img_size=SIDE, **kwargs):
             base=dict(type='ImageClassifier'),
         )[kind]
         cfg = dict(cfg, backbone=backbone)
-    return build({**cfg, **kwargs})
+    model = build({**cfg, **kwargs})
+    accept_foreign_names(model)  # a SimMIM does not by itself
+    return model
 
 
 def timms(kind, img_size=SIDE):

@@ -1,5 +1,1 @@
-from .convert import convert
-from .evaluate import evaluate
-from .hub import variants
-
-__all__ = ['convert', 'evaluate', 'variants']
+"""What a user calls: the commands of ``deit-plugin``, and the variants in mmpretrain's hub."""

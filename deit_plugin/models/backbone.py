@@ -106,7 +106,16 @@ class DeiT(VisionTransformer):
     ):
         indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
         num_layers = self._check_arch(arch)
-        self._check_ranges(num_layers, drop_path_rate, frozen_stages, indices)
+        if any(not -num_layers <= i < num_layers for i in indices):
+            raise ValueError(
+                f'out_indices={out_indices} names a layer that is not in [-{num_layers}, {num_layers - 1}]'
+            )
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate={drop_path_rate} is not in [0, 1)')
+        if not -1 <= frozen_stages <= num_layers:
+            raise ValueError(
+                f'frozen_stages={frozen_stages} is not in [-1, {num_layers}], the number of layers'
+            )
         self._check_fit('img_size', to_2tuple(img_size), to_2tuple(patch_size))
         if not kwargs.pop('with_cls_token', True):
             raise ValueError('DeiT always has a class token: with_cls_token=False is VisionTransformer')
@@ -155,19 +164,6 @@ class DeiT(VisionTransformer):
                 f'{sorted(keys)}'
             )
         return self.arch_zoo[arch.lower()]['num_layers']
-
-    @staticmethod
-    def _check_ranges(num_layers: int, drop_path_rate: float, frozen_stages: int, indices: list):
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate={drop_path_rate} is not in [0, 1)')
-        if not -1 <= frozen_stages <= num_layers:
-            raise ValueError(
-                f'frozen_stages={frozen_stages} is not in [-1, {num_layers}], the number of layers'
-            )
-        if any(not -num_layers <= i < num_layers for i in indices):
-            raise ValueError(
-                f'out_indices={indices} names a layer that is not in [-{num_layers}, {num_layers - 1}]'
-            )
 
     @staticmethod
     def _check_fit(name: str, size: Sequence[int], patch: Sequence[int]):

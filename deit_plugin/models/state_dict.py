@@ -47,7 +47,7 @@ def translate(deit, state_dict: MutableMapping, own: str, parts: Sequence[str] =
         return
     if found != 'mmpretrain':
         print_log(f"The weights have {found}'s names and are taken over", logger='current')
-        _check_complete(deit, renamed)
+        _check_complete(deit, renamed, own)
     rest = {k: v for k, v in renamed.items() if not k.startswith('backbone.') and own}
     _replace(
         state_dict,
@@ -68,10 +68,11 @@ def _optional(own: Sequence[str]) -> set[str]:
     return {'dist_token', 'mask_token', *(key for key in own if key.startswith('ln2.'))}
 
 
-def _check_complete(deit, weights: Mapping):
+def _check_complete(deit, weights: Mapping, prefix: str):
     given = {k[len('backbone.') :] for k in weights if k.startswith('backbone.')}
     own = deit.state_dict().keys()
-    _refuse(deit, missing=own - given - _optional(own), unknown=given - own - _optional(own))
+    missing, unknown = own - given - _optional(own), given - own - _optional(own)
+    _refuse(deit, {prefix + name for name in missing}, {prefix + name for name in unknown})
 
 
 def refuse_missing(deit, incompatible_keys):

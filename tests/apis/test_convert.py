@@ -17,7 +17,7 @@ from mmpretrain.registry import MODELS
 from peers import HEAD_NAMES, SIDE, answer, huggings, images, ours, timms
 
 from deit_plugin.__main__ import main
-from deit_plugin.apis import convert
+from deit_plugin.apis.convert import convert
 
 CLASSES = ['cat', 'dog', 'owl', 'eel', 'ant']
 
@@ -337,7 +337,7 @@ def test_a_write_is_whole_or_absent(to, tmp_path, monkeypatch):
         raise OSError('No space left on device')
 
     monkeypatch.setattr('torch.save', broken)
-    monkeypatch.setattr('deit_plugin.convert.save_file', broken)
+    monkeypatch.setattr('deit_plugin.apis.convert.save_file', broken)
     with pytest.raises(OSError, match='No space'):
         convert(str(tmp_path / 'a.pth'), str(tmp_path / 'b'), to, num_heads=2)
     assert os.listdir(tmp_path) == ['a.pth']

@@ -26,8 +26,9 @@ from safetensors.torch import save_file
 from timm.data import ImageNetInfo, create_transform
 
 from deit_plugin.__main__ import main
-from deit_plugin.apis import convert
 from deit_plugin.apis import evaluate as zoo
+from deit_plugin.apis import hub
+from deit_plugin.apis.convert import convert
 
 ROOT = osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__))))
 TINY = 'deit_tiny_distilled'
@@ -65,7 +66,7 @@ def expand(cells):
 
 
 def readme_table():
-    with open(osp.join(ROOT, 'README.md'), encoding='utf-8') as file:
+    with open(osp.join(ROOT, 'configs', 'README.md'), encoding='utf-8') as file:
         (table,) = re.findall(r'(?m)^\| config \|.*\n(?:\|.*\n)+', file.read())
     lines = [[cell.strip() for cell in line[1:-1].split(' | ')] for line in table.splitlines()]
     rows = [row for line in lines[2:] for row in expand(line)]
@@ -100,7 +101,7 @@ def test_readme_and_metafile_agree():
 
 
 def test_complexity_and_metafile_agree(monkeypatch):
-    monkeypatch.syspath_prepend(osp.join(osp.dirname(__file__), 'benchmarks'))
+    monkeypatch.syspath_prepend(osp.join(ROOT, 'tests', 'benchmarks'))
     import complexity
 
     for name, figures in complexity.PUBLISHED.items():
@@ -119,12 +120,12 @@ def test_configs_name_the_accuracies_of_the_metafile():
 def test_hub_has_the_variants_beside_mmpretrains():
     listed = mmpretrain.list_models('*deit*')
     assert set(PUBLISHED) < set(listed)
-    assert set(zoo.variants()) == set(PUBLISHED)
+    assert set(hub.variants()) == set(PUBLISHED)
     for name in set(listed) - set(PUBLISHED):
         assert 'deit_plugin' not in ModelHub.get(name).filepath
     theirs = ModelHub.get('deit-tiny_4xb256_in1k').config.model
     assert theirs.backbone.type == 'VisionTransformer'
-    assert set(zoo.variants(published_weights=True)) == {
+    assert set(hub.variants(published_weights=True)) == {
         name for name, model in PUBLISHED.items() if 'Weights' in model
     }
 
@@ -142,7 +143,8 @@ def test_variant_builds_with_the_published_parameters(name):
 
 def test_importing_again_is_harmless():
     before = mmpretrain.list_models()
-    importlib.reload(zoo)
+    importlib.reload(hub)
+    hub.register()
     assert mmpretrain.list_models() == before
 
 

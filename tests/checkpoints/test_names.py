@@ -203,7 +203,9 @@ def test_the_moving_average_of_our_own_runs_is_what_is_evaluated(distilled_cfg, 
 
 def test_a_moving_average_beside_the_weights_is_told_of(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr('deit_plugin.checkpoint.print_log', lambda text, **kwargs: said.append(text))
+    monkeypatch.setattr(
+        'deit_plugin.checkpoints.contents.print_log', lambda text, **kwargs: said.append(text)
+    )
     state = timms('both').state_dict()
     torch.save(dict(model=state, model_ema=state), tmp_path / 'a.pth')
     load_checkpoint(ours('both'), str(tmp_path / 'a.pth'))
@@ -325,7 +327,7 @@ def test_timms_own_deit_keeps_its_names(tmp_path):
 def test_two_files_of_the_same_name_on_the_hub_are_two(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
 
-    def download(address, path):
+    def download(address, path, hash_prefix):
         torch.save(dict(which=torch.tensor(len(address))), path)
 
     monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
@@ -430,23 +432,30 @@ def test_fused_beside_split_attention_is_refused():
 
 
 @pytest.mark.parametrize('save', [_facebook, _folder, _own])
-def test_lora_does_not_start_from_a_random_backbone(save, tmp_path):
+@pytest.mark.parametrize('way', ['load_from', 'init_cfg'])
+def test_lora_does_not_start_from_a_random_backbone(save, way, tmp_path):
+    peer = huggings('both') if save is _folder else ours('both') if save is _own else timms('both')
+    path = str(save(shuffle_weights(peer), tmp_path) or tmp_path / 'a.pth')
+    backbone = dict(type='DeiT', arch=ARCH, img_size=SIDE, patch_size=8, distilled=True)
+    if way == 'init_cfg':
+        backbone['init_cfg'] = dict(type='Pretrained', checkpoint=path)
     cfg = dict(
         type='LoRAModel',
-        module=dict(
-            type='DistilledClassifier',
-            backbone=dict(type='DeiT', arch=ARCH, img_size=SIDE, patch_size=8, distilled=True),
-            neck=TOKENS,
-            head=DUAL,
-        ),
+        module=dict(type='DistilledClassifier', backbone=backbone, neck=TOKENS, head=DUAL),
         alpha=1,
         rank=1,
         targets=[dict(type='qkv')],
     )
-    peer = huggings('both') if save is _folder else ours('both') if save is _own else timms('both')
-    path = save(peer, tmp_path) or tmp_path / 'a.pth'
-    with pytest.raises(ValueError, match='lacks'):
-        load_checkpoint(build(cfg), str(path))
+    hooks = [dict(type='FilledModelHook')]
+    if way == 'load_from':
+        runner = make_runner(cfg, tmp_path, load_from=path, custom_hooks=hooks)
+        with pytest.raises(ValueError, match='does not fill'):
+            runner.train()
+        return
+    model = ours('both')
+    load_checkpoint(model, path)
+    weight = build(cfg).module.backbone.layers[0].attn.qkv.original_layer.weight
+    assert torch.equal(weight, model.backbone.layers[0].attn.qkv.weight)
 
 
 # --- wrong files ----------------------------------------------------------

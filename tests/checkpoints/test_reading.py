@@ -1,14 +1,19 @@
 import argparse
 import functools
+import hashlib
 import http.server
+import inspect
 import os
 import pickle
 import threading
+import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 load = CheckpointLoader.load_checkpoint
@@ -84,10 +89,11 @@ def test_truncated_checkpoint(tmp_path, keep):
         load(str(path))
 
 
-def test_not_a_checkpoint(tmp_path):
-    torch.save(torch.zeros(3), tmp_path / 'tensor.pth')
-    with pytest.raises(ValueError, match='holds a Tensor'):
-        load(str(tmp_path / 'tensor.pth'))
+def test_what_another_project_saves_is_read_as_without_us(tmp_path):
+    for content in ([1, 2], 'text', torch.zeros(3), dict(model=dict(a=torch.ones(1)), epoch=3)):
+        torch.save(content, tmp_path / 'any.pth')
+        with_us = load(str(tmp_path / 'any.pth'))
+        assert str(with_us) == str(mmengine_checkpoint.load_from_local(str(tmp_path / 'any.pth'), None))
     with pytest.raises(FileNotFoundError, match="'missing.pth'"):
         load('missing.pth')
 
@@ -120,3 +126,113 @@ def test_downloads_are_read_as_data(tmp_path, address):
     with pytest.raises(pickle.UnpicklingError, match='is refused'):
         load(f'{address}/evil.pth')
     assert not marker.exists()
+
+
+@pytest.fixture
+def evil(tmp_path, address):
+    """A file on the server that runs code where that is allowed, and what it would leave."""
+    marker = tmp_path / 'was_run'
+    torch.save(Evil((os.system, (f'touch {marker}',))), tmp_path / 'www' / 'evil.pth')
+    return f'{address}/evil.pth', marker
+
+
+@pytest.mark.parametrize(
+    'table, name',
+    [
+        ('get_torchvision_models', 'torchvision://evil'),
+        ('get_torchvision_models', 'modelzoo://evil'),
+        ('get_external_models', 'open-mmlab://evil'),
+        ('get_external_models', 'openmmlab://evil'),
+        ('get_mmcls_models', 'mmcls://evil'),
+        (None, 'https'),
+    ],
+)
+def test_every_scheme_reads_data_alone(evil, table, name, monkeypatch):
+    file, marker = evil
+    if table:
+        monkeypatch.setattr(mmengine_checkpoint, table, lambda: dict(evil=file))
+    with pytest.raises(pickle.UnpicklingError, match='is refused'):
+        load(name if table else file)
+    assert not marker.exists()
+
+
+def test_every_scheme_of_mmengine_is_covered():
+    """Those that are not ours call `torch.load` with its default: data alone since torch 2.6."""
+    schemes = CheckpointLoader._schemes
+    ours = {p for p, f in schemes.items() if f.__module__ == 'deit_plugin.checkpoints.loaders'}
+    assert ours == {
+        '',
+        'http://',
+        'https://',
+        'modelzoo://',
+        'torchvision://',
+        'open-mmlab://',
+        'openmmlab://',
+        'mmcls://',
+    }
+    others = {f.__name__ for p, f in schemes.items() if p not in ours}
+    assert others == {'load_from_pavi', 'load_from_ceph'}
+    for name in others:
+        source = inspect.getsource(getattr(mmengine_checkpoint, name))
+        assert 'torch.load(' in source and 'weights_only' not in source
+
+
+def test_the_other_schemes_give_what_mmengine_gives(tmp_path, address, monkeypatch):
+    weights = {'backbone.a': torch.ones(2), 'head.b': torch.ones(1)}
+    torch.save(dict(state_dict=weights), tmp_path / 'www' / 'a.pth')
+    for table in ('get_torchvision_models', 'get_external_models', 'get_mmcls_models'):
+        monkeypatch.setattr(mmengine_checkpoint, table, lambda: dict(a=f'{address}/a.pth', local='b.pth'))
+    monkeypatch.setenv('MMENGINE_HOME', str(tmp_path))
+    torch.save(dict(which=1), tmp_path / 'b.pth')
+    monkeypatch.setattr(mmengine_checkpoint, 'get_deprecated_model_names', lambda: dict(old='a'))
+    for name in ('torchvision://a', 'modelzoo://a', 'open-mmlab://a', 'openmmlab://old'):
+        assert load(name)['state_dict'].keys() == weights.keys()
+    assert load('open-mmlab://local') == dict(which=1)
+    assert list(load('mmcls://a')['state_dict']) == ['a']
+
+
+def test_torchs_own_switch_is_obeyed(tmp_path, address, monkeypatch):
+    torch.save(Fraction(1, 3), tmp_path / 'www' / 'a.pth')
+    for path in (str(tmp_path / 'www' / 'a.pth'), f'{address}/a.pth'):
+        with pytest.raises(pickle.UnpicklingError):
+            load(path)
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    for path in (str(tmp_path / 'www' / 'a.pth'), f'{address}/a.pth'):
+        assert load(path) == Fraction(1, 3)
+
+
+def test_published_hashes_are_checked(tmp_path, address):
+    """As facebookresearch, torchvision and OpenMMLab name their files."""
+    torch.save(dict(a=torch.ones(2)), tmp_path / 'a.pth')
+    data = (tmp_path / 'a.pth').read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    www = tmp_path / 'www'
+    for name in (f'a-{digest[:8]}.pth', f'b_20210831-{digest[:8]}.pth', f'c-{digest}.pth', 'd-20210831.pth'):
+        (www / name).write_bytes(data)
+        load(f'{address}/{name}')
+    (www / 'e-a5fe301d.pth').write_bytes(data)
+    with pytest.raises(ValueError, match='e-a5fe301d.pth is not the published file.*expected "a5fe301d"'):
+        load(f'{address}/e-a5fe301d.pth')
+    assert not [
+        f
+        for f in os.listdir(tmp_path / 'cache' / 'hub' / 'checkpoints')
+        if f.startswith('e-') and not f.endswith('.lock')
+    ]
+
+
+def test_processes_that_share_a_folder_download_once(tmp_path, address, monkeypatch):
+    torch.save(dict(a=torch.ones(2)), tmp_path / 'www' / 'a.pth')
+    original, count = torch.hub.download_url_to_file, []
+
+    def download(*args):
+        count.append(1)
+        time.sleep(0.2)
+        original(*args)
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+    threads = [threading.Thread(target=load, args=(f'{address}/a.pth',)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(count) == 1

@@ -254,7 +254,6 @@ def test_plain_into_distilled_and_back(caplog):
     'change, message',
     [
         (dict(arch={**ARCH, 'embed_dims': 64}), 'shapes differ in .*64'),
-        (dict(arch={**ARCH, 'num_layers': 2}), 'lacks layers.2.attn'),
         (dict(arch={**ARCH, 'num_layers': 4}), None),
         (dict(patch_size=4, img_size=16), 'shapes differ in patch_embed'),
         (dict(img_size=(32, 40)), 'no square grid'),
@@ -272,6 +271,62 @@ def test_another_architecture_is_refused(load, change, message):
         load(model, other)
 
 
+def test_init_cfg_must_fill_the_backbone(tmp_path):
+    other = tiny(arch={**ARCH, 'num_layers': 2})
+    torch.save(other.state_dict(), tmp_path / 'a.pth')
+    model = tiny(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth')))
+    with pytest.raises(ValueError, match=r'lacks layers\.2\.attn'):
+        model.init_weights()
+    model.load_state_dict({}, strict=False)  # no check is left behind
+
+
+def classifier(backbone, **kwargs):
+    return build(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(type=backbone, arch=ARCH, img_size=32, patch_size=8),
+            head=dict(type='VisionTransformerClsHead', num_classes=5, in_channels=32),
+            **kwargs,
+        )
+    )
+
+
+class Detector(nn.Module):
+    """A parent that mmpretrain does not know."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = classifier(backbone).backbone
+        self.second = classifier(backbone).backbone
+        self.fpn = nn.Linear(2, 2)
+
+
+PARTS = dict(
+    head=lambda name: name.startswith('head.'),
+    fpn=lambda name: name.startswith('fpn.'),
+    one_backbone=lambda name: name.startswith('backbone.'),
+    some_layers=lambda name: '.layers.1.' in name or name.endswith('cls_token'),
+    all_but_a_layer=lambda name: '.layers.2.' not in name,
+    nothing=lambda name: False,
+)
+
+
+@pytest.mark.parametrize('part', PARTS)
+@pytest.mark.parametrize('parent', [classifier, Detector])
+@pytest.mark.parametrize('load', [nn.Module.load_state_dict, load_state_dict])
+def test_a_part_loads_as_into_mmpretrains_own(load, parent, part):
+    results = []
+    for backbone in ('DeiT', 'VisionTransformer'):
+        model = parent(backbone)
+        source = shuffle_weights(parent(backbone))
+        given = {k: v for k, v in source.state_dict().items() if PARTS[part](k)}
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        results.append(load(model, given, strict=False))
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, (given if name in given else before)[name]), name
+    assert results[0] == results[1]
+
+
 @pytest.mark.parametrize('distilled', [True, False])
 @pytest.mark.parametrize('with_cp', [True, False])
 def test_the_last_layer_without_patches_is_the_same(distilled, with_cp):
@@ -286,37 +341,43 @@ def test_the_last_layer_without_patches_is_the_same(distilled, with_cp):
         with_cp=with_cp,
     )
     short = shuffle_weights(build(cfg)).double().train()
-    whole = build(cfg).double().train()
+    whole = build({**cfg, 'out_type': 'raw'}).double().train()
     whole.load_state_dict(short.state_dict())
-    whole.layers[-1].register_forward_hook(lambda *args: None)  # looked at
     x = torch.randn(8, 3, 32, 32, dtype=torch.float64)
-    outs, work = [], []
+    tokens, outs, work = 2 if distilled else 1, [], []
     for model in (short, whole):
         torch.manual_seed(0)
         seen = []
-        model.layers[-1].ffn.register_forward_hook(
-            lambda module, inputs, out: seen.append(inputs[0].shape[1])
-        )
-        out = model(x)[0]
-        out = torch.cat(out) if distilled else out
+        # A hook is called like that of any module, and changes nothing.
+        model.layers[-1].register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
+        (out,) = model(x)
+        if model is whole:
+            out = out[:, :tokens].transpose(0, 1).flatten(0, 1)
+        elif distilled:
+            out = torch.cat(out)
         out.square().sum().backward()
         outs.append(out)
         work.append(seen[0])
-    tokens = 2 if distilled else 1
     assert work == [tokens, tokens + 16]
     torch.testing.assert_close(*outs)
     for p, q in zip(short.parameters(), whole.parameters()):
         torch.testing.assert_close(p.grad, q.grad)
 
 
-@pytest.mark.parametrize('change', [dict(out_type='raw'), dict(fused_attn=False)])
+@pytest.mark.parametrize('change', [dict(), dict(out_type='raw'), dict(fused_attn=False)])
 def test_the_last_layer_does_all_that_is_read(change):
     model = build(dict(type='DeiT', arch=ARCH, img_size=32, patch_size=8, **change))
     seen = []
-    model.layers[-1].ffn.register_forward_hook(lambda module, inputs, out: seen.append(inputs[0].shape[1]))
-    model.train()(torch.randn(1, 3, 32, 32))
-    build_cfg = dict(type='DeiT', arch=ARCH, img_size=32, patch_size=8)
-    model = build(build_cfg).eval()
-    model.layers[-1].ffn.register_forward_hook(lambda module, inputs, out: seen.append(inputs[0].shape[1]))
-    model(torch.randn(1, 3, 32, 32))
-    assert seen == [17, 17]
+    model.layers[-1].register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
+    model.train(bool(change))(torch.randn(1, 3, 32, 32))
+    assert seen == [17]
+
+
+def test_a_hook_on_the_last_layer_is_called_when_it_is_compiled():
+    model = build(dict(type='DeiT', arch=ARCH, img_size=32, patch_size=8)).train()
+    images, seen = torch.randn(1, 3, 32, 32), []
+    expected = model(images)[0]
+    model.layers[-1].compile(backend='eager')
+    model.layers[-1].register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
+    torch.testing.assert_close(model(images)[0], expected)
+    assert seen == [1]

@@ -49,8 +49,12 @@ def logits():
     return [torch.randn(B, K, dtype=torch.double) * 3 for _ in range(3)]
 
 
+def total_of(losses):
+    return sum(value for name, value in losses.items() if 'loss' in name)
+
+
 def check(losses, leaf, value, gradient):
-    total = sum(losses.values())
+    total = total_of(losses)
     assert abs(total.item() - value) < 1e-6
     (grad,) = torch.autograd.grad(total, leaf, retain_graph=True)
     np.testing.assert_allclose(grad.numpy(), gradient, rtol=0, atol=1e-6)
@@ -90,7 +94,11 @@ def test_formula(logits, targets, mode, tau, reduction, token):
     extra, extra_grad = distill_formula(student.detach().numpy(), teacher.numpy(), mode, tau, count)
 
     losses = loss((cls, dist) if token == 'dist' else cls, target, teacher)
-    assert set(losses) == {'loss_cls', 'loss_distill'}
+    assert set(losses) == {'loss_cls', 'loss_distill', 'teacher_acc', 'teacher_agreement'}
+    choice = teacher.argmax(1)
+    assert losses['teacher_acc'] == 100 * (choice.numpy() == y.argmax(1)).mean().astype('float32')
+    mean = cls + dist if token == 'dist' else cls
+    assert losses['teacher_agreement'] == 100 * (choice == mean.argmax(1)).float().mean()
     assert abs(losses['loss_cls'].item() - (1 - alpha) * base) < 1e-6
     value = (1 - alpha) * base + alpha * extra
     if token == 'dist':
@@ -109,7 +117,8 @@ def test_mode_none_is_the_base_loss_unweighted(logits):
         losses = loss(given, target)
         assert set(losses) == {'loss_cls'}
         check(losses, cls, value, gradient)
-    check(losses, dist, value, np.zeros((B, K)))  # zeros, for DDP, not None
+    (gradient,) = torch.autograd.grad(losses['loss_cls'], dist, allow_unused=True)
+    assert gradient is None  # as in the reference, so that nothing is decayed
 
 
 def test_soft_reductions_differ_by_the_number_of_classes(logits):
@@ -155,7 +164,7 @@ def test_soft_loss_equals_timm(logits):
         losses = build(
             dict(type='DistillationLoss', mode=mode, alpha=0.3, tau=3.0, soft_reduction='batchmean')
         )((cls, dist), torch.arange(B), teacher)
-        torch.testing.assert_close(sum(losses.values()), expected)
+        torch.testing.assert_close(total_of(losses), expected)
 
 
 def test_any_base_loss_of_mmpretrain(logits):

@@ -226,7 +226,7 @@ def test_a_pre_trained_checkpoint_fine_tunes_the_plain_model(distilled, tmp_path
     model.init_weights()
     expected = backbone('DeiT', img_size=48)
     monkeypatch.setattr(
-        'deit_plugin.models.backbone.print_log',
+        'deit_plugin.models.state_dict.print_log',
         lambda text, logger: logging.getLogger(__name__).warning(text),
     )
     load_state_dict(expected, pretrained.backbone.state_dict())

@@ -8,36 +8,49 @@ def backbone(**kwargs):
     return build(dict(type='DeiT', arch=ARCH, img_size=32, patch_size=8, **kwargs))
 
 
-@pytest.mark.parametrize('width', [48, 56])  # 4 x 6 = 5 x 5 - 1 patches
+@pytest.mark.parametrize('width', [48, 80])
 @pytest.mark.parametrize('out_type', ['raw', 'cls_token'])
 def test_neck_hands_on_both_tokens_or_one(out_type, width):
-    feats = backbone(distilled=True, out_type=out_type)(torch.randn(2, 3, 32, width))
-    cls, dist = build(dict(type='DistillationTokenNeck'))(feats)
+    feats = backbone(distilled=True, out_type=out_type)(torch.randn(2, 3, 48, width))
+    cfg = dict(type='DistillationTokenNeck', num_extra_tokens=2)
+    cls, dist = build(cfg)(feats)
     tokens = feats[-1]
     expected = (tokens[:, 0], tokens[:, 1]) if out_type == 'raw' else tokens
     assert torch.equal(cls, expected[0]) and torch.equal(dist, expected[1])
     for i, token in enumerate(('cls', 'dist')):
-        neck = build(dict(type='DistillationTokenNeck', token=token))
-        (alone,) = neck(feats)
+        (alone,) = build(dict(cfg, token=token))(feats)
         assert torch.equal(alone, expected[i])
 
 
-@pytest.mark.parametrize('width', [32, 56])
 @pytest.mark.parametrize('out_type', ['raw', 'cls_token', 'avg_featmap'])
-def test_neck_refuses_a_backbone_without_the_token(out_type, width):
-    feats = backbone(out_type=out_type)(torch.randn(2, 3, 32, width))
-    with pytest.raises(ValueError, match='no distillation token.*distilled='):
-        build(dict(type='DistillationTokenNeck'))(feats)
+def test_neck_refuses_a_backbone_without_the_token(out_type):
+    feats = backbone(out_type=out_type)(torch.randn(2, 3, 32, 32))
+    for told in (None, 1):
+        neck = build(dict(type='DistillationTokenNeck', num_extra_tokens=told))
+        with pytest.raises(ValueError, match='DistillationTokenNeck got (no|all 17 tokens)'):
+            neck(feats)
 
 
-def test_neck_with_a_backbone_of_mmpretrain():
-    neck = build(dict(type='DistillationTokenNeck'))
-    images = torch.randn(1, 3, 224, 224)
-    cfg = dict(arch='deit-tiny', out_type='raw')
-    tokens = build(dict(type='DistilledVisionTransformer', **cfg))(images)
-    assert torch.equal(neck(tokens)[1], tokens[0][:, 1])
-    with pytest.raises(ValueError, match='no distillation token.*197'):
-        neck(build(dict(type='VisionTransformer', **cfg))(images))
+def test_the_classifier_tells_the_neck_what_the_tokens_are(distilled_cfg):
+    """Compiled, at a size of which the tokens make a square number, they are known."""
+    distilled_cfg['backbone'].update(out_type='raw')
+    model = build(distilled_cfg).eval()
+    images = torch.randn(2, 3, 48, 32)  # 6 x 4 patches and 2 tokens
+    expected = model(images)
+    model.backbone.compile(backend='eager')
+    torch.testing.assert_close(model(images), expected)
+
+
+def test_neck_with_a_backbone_of_mmpretrain(distilled_cfg):
+    arch = distilled_cfg['backbone']['arch']
+    cfg = dict(arch=arch, img_size=32, patch_size=8, out_type='raw')
+    distilled_cfg['backbone'] = dict(type='DistilledVisionTransformer', **cfg)
+    model = build(distilled_cfg)
+    tokens = model.backbone(torch.randn(1, 3, 32, 32))
+    assert torch.equal(model.neck(tokens)[1], tokens[0][:, 1])
+    distilled_cfg['backbone'] = dict(type='VisionTransformer', **cfg)
+    with pytest.raises(ValueError, match='VisionTransformer has 1 extra token'):
+        build(distilled_cfg)
 
 
 def test_classic_fine_tuning_without_distillation():
@@ -95,8 +108,9 @@ def test_wrong_use():
     head = build(dict(type='DeiTDualHead', num_classes=4, in_channels=32))
     with pytest.raises(ValueError, match='got 1 feature'):
         head((torch.randn(3, 32),))
-    with pytest.raises(ValueError, match='under the DistilledClassifier'):
-        head.loss((torch.randn(3, 32), torch.randn(3, 32)), [])
+    samples = [DataSample().set_gt_label(i) for i in range(3)]
+    with pytest.raises(ValueError, match="needs a teacher.*model.type='DistilledClassifier'"):
+        head.loss((torch.randn(3, 32), torch.randn(3, 32)), samples)
 
 
 def test_both_heads_learn_from_labels_alone():
