@@ -157,10 +157,15 @@ def from_mmpretrain(state_dict: Weights, target: str) -> Weights:
         return dict(state_dict)
     if target == 'transformers':
         return _to_transformers(state_dict)
-    renamed = {name: _rename(name, _TIMM) for name in state_dict}
-    if unplaced := [name for name, new in renamed.items() if not new]:
+    renamed, unplaced = {}, []
+    for name, value in state_dict.items():
+        if new := _rename(name, _TIMM):
+            renamed[new] = value
+        else:
+            unplaced.append(name)
+    if unplaced:
         raise ValueError(f'{target} has no place for {some(unplaced)}')
-    return {renamed[name]: value for name, value in state_dict.items()}
+    return renamed
 
 
 def _to_transformers(state_dict: dict) -> dict:
@@ -197,16 +202,18 @@ def _clean(state_dict: Weights, names: dict[str, str]) -> Weights:
 
 
 def _rename(name: str, table: dict[str, str]) -> str | None:
-    stem, suffix = re.fullmatch(r'(.*?)(\.weight|\.bias)?', name).groups()
+    end = re.search(r'\.(weight|bias)$', name)
+    suffix = end[0] if end else ''
+    stem = name.removesuffix(suffix)
     number = re.search(r'(?<=\.)\d+(?=\.)', stem)
     if stem in table:
-        return table[stem] + (suffix or '')
+        return table[stem] + suffix
     if number is None:
         return None
     starred = stem[: number.start()] + '*' + stem[number.end() :]
     if starred not in table:
         return None
-    return table[starred].replace('*', number[0]) + (suffix or '')
+    return table[starred].replace('*', number[0]) + suffix
 
 
 def _fuse_qkv(state_dict: dict) -> Sequence[str]:

@@ -87,9 +87,9 @@ def classes_beside(path: str) -> list[str]:
     labels = config_beside(path).get('id2label')
     if not isinstance(labels, dict):
         return []
-    names = [labels.get(str(i)) for i in range(len(labels))]
+    names = [str(labels[str(i)]) for i in range(len(labels)) if str(i) in labels]
     given = any(name != f'LABEL_{i}' for i, name in enumerate(names))
-    return names if given and None not in names else []
+    return names if given and len(names) == len(labels) else []
 
 
 def shards_of(index: str) -> list[str]:

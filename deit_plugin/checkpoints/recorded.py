@@ -26,10 +26,10 @@ def config_of(meta: Mapping) -> dict:
         return {}
     values = {}
     for node in body:
-        if isinstance(node, ast.Assign):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             try:
                 values[node.targets[0].id] = _value(node.value)
-            except (AttributeError, ValueError):
+            except ValueError:
                 pass  # more than a literal
     return values
 

@@ -1,6 +1,7 @@
-from .backbone import DeiT, accept_foreign_names
+from .backbone import DeiT
 from .classifier import DistilledClassifier
 from .data_preprocessor import DeiTDataPreprocessor
+from .foreign_names import accept_foreign_names
 from .head import DeiTDualHead
 from .loss import DistillationLoss
 from .masked import MaskedDeiT

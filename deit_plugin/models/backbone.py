@@ -1,13 +1,12 @@
 """The DeiT backbone (Touvron et al. 2021, arXiv 2012.12877)."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 import torch.nn as nn
 from mmengine.model.weight_init import trunc_normal_
 from mmengine.utils import to_2tuple
-from mmpretrain.models import ImageClassifier, VisionTransformer, resize_pos_embed
+from mmpretrain.models import VisionTransformer, resize_pos_embed
 from mmpretrain.registry import MODELS
 from torch.utils.checkpoint import checkpoint
 
@@ -23,67 +22,55 @@ def _arch(width: int, heads: int) -> dict:
 
 @MODELS.register_module()
 class DeiT(VisionTransformer):
-    """Data-efficient image transformer, with or without the distillation
-    token.
+    """Data-efficient image transformer, with or without the distillation token.
 
-    The parameters bear the names of mmpretrain's ``VisionTransformer`` and
-    ``DistilledVisionTransformer``. Whatever model has a DeiT as a part also
-    loads the weights of facebookresearch/deit, timm and transformers, under
-    their names.
-    Weights are drawn as in facebookresearch/deit at ``7e160fe``: linear
-    layers, tokens and position embeddings from a normal distribution of
-    standard deviation 0.02, biases zero, the patch convolution as PyTorch
-    does it.
+    The parameters have the names of mmpretrain's ``VisionTransformer`` and
+    ``DistilledVisionTransformer``. State dicts of facebookresearch/deit, timm and transformers are
+    translated when they are loaded into the backbone or into an ``ImageClassifier`` that has it; for
+    other models see :func:`accept_foreign_names`.
+
+    Weights are drawn as in facebookresearch/deit at ``7e160fe``: linear layers, tokens and position
+    embeddings from a normal distribution of standard deviation 0.02, truncated at two, biases zero, the
+    patch convolution as PyTorch does it.
 
     Args:
-        arch (str | dict): ``'tiny'`` (width 192, 3 heads), ``'small'`` (384,
-            6) or ``'base'`` (768, 12), or a dict with ``embed_dims``,
-            ``num_layers``, ``num_heads`` and ``feedforward_channels``.
-        distilled (bool): Whether the model has a distillation token beside
-            the class token. Defaults to False.
-        img_size (int | tuple): Height and width, in pixels, that the position
-            embeddings are made for. Other sizes work through interpolation,
-            as long as the patch size divides them. Defaults to 224.
-        patch_size (int | tuple): Height and width of a patch, in pixels.
-            Defaults to 16.
+        arch (str | dict): ``'tiny'`` (width 192, 3 heads), ``'small'`` (384, 6) or ``'base'`` (768, 12),
+            or a dict with ``embed_dims``, ``num_layers``, ``num_heads`` and ``feedforward_channels``.
+        distilled (bool): Whether there is a distillation token beside the class token.
+            Defaults to False.
+        img_size (int | tuple): Height and width, in pixels, that the position embeddings are made for.
+            Other sizes work through interpolation, as long as the patch size divides them.
+            Defaults to 224.
+        patch_size (int | tuple): Height and width of a patch, in pixels. Defaults to 16.
         in_channels (int): Channels of the image. Defaults to 3.
-        drop_path_rate (float): Stochastic depth of the last layer, in
-            [0, 1); it grows linearly from 0 at the first layer.
-            Defaults to 0.
-        out_indices (int | Sequence[int]): The layers whose output is
-            returned, negative ones counted from the end. Defaults to -1.
-        out_type (str): What is returned of each of these layers.
+        drop_path_rate (float): Stochastic depth of the last layer, in [0, 1); it grows linearly from 0
+            at the first layer. Defaults to 0.
+        out_indices (int | Sequence[int]): The layers whose output is returned, negative ones counted
+            from the end. Defaults to -1.
+        out_type (str): What is returned of each of these layers. Defaults to ``'cls_token'``.
 
-            - ``'cls_token'``: the class token (B, C); with ``distilled`` the
-              pair (class token, distillation token).
-            - ``'raw'``: all tokens (B, 1 + N, C), with ``distilled``
-              (B, 2 + N, C): class token, distillation token, patches.
-            - ``'featmap'``: the patch tokens as a map (B, C, H, W), for
-              dense prediction.
-            - ``'avg_featmap'``: the normalised mean of the patch tokens
-              (B, C).
-
-            Defaults to ``'cls_token'``.
-        frozen_stages (int): -1 trains everything; 0 freezes the patch
-            embedding, the tokens and the position embeddings; k freezes the
-            first k layers too, and all layers the last norm with them.
-            Frozen parts stay in eval mode. Defaults to -1.
-        with_cp (bool): Whether to recompute each layer in the backward pass
-            instead of keeping its activations. Defaults to False.
-        fused_attn (bool): Whether to use PyTorch's fused attention and, in
-            training, to leave the patches out of what the last layer does
-            after its attention, as nothing reads them; otherwise all is
-            computed and the attention matrix is built, which tools that read
-            it or export it may need. Defaults to True.
-        **kwargs: Further arguments of mmpretrain's ``VisionTransformer``:
-            ``drop_rate``, ``qkv_bias``, ``norm_cfg``, ``final_norm``,
-            ``interpolate_mode``, ``layer_scale_init_value``, ``patch_cfg``,
-            ``layer_cfgs``, ``init_cfg``.
+            - ``'cls_token'``: the class token (B, C); with ``distilled`` the pair (class token,
+              distillation token). In training the last layer then leaves out the patches.
+            - ``'raw'``: all tokens (B, 1 + N, C), with ``distilled`` (B, 2 + N, C): class token,
+              distillation token, patches.
+            - ``'featmap'``: the patch tokens as a map (B, C, H, W), for dense prediction.
+            - ``'avg_featmap'``: the normalised mean of the patch tokens (B, C).
+        frozen_stages (int): -1 trains everything; 0 freezes the patch embedding, the tokens and the
+            position embeddings; k freezes the first k layers too, and all layers the last norm with
+            them. Frozen parts stay in eval mode. Defaults to -1.
+        with_cp (bool): Whether to recompute each layer in the backward pass instead of keeping its
+            activations. Defaults to False.
+        fused_attn (bool): Whether to use PyTorch's fused attention. Otherwise the attention matrix is
+            built, of all tokens, for tools that read or export it. Defaults to True.
+        init_cfg (dict | list[dict], optional): As for mmengine's ``BaseModule``. A checkpoint must fill
+            the backbone; its ``prefix='backbone.'`` may be absent in the file.
+        **kwargs: Further arguments of mmpretrain's ``VisionTransformer``: ``drop_rate``, ``qkv_bias``,
+            ``norm_cfg``, ``final_norm``, ``interpolate_mode``, ``layer_scale_init_value``,
+            ``patch_cfg``, ``layer_cfgs``.
 
     Raises:
-        ValueError: If an argument is out of its range, if an image does not
-            fit the patch size, or if a state dict is of another
-            architecture.
+        ValueError: If an argument is out of its range, if an image does not fit the patch size, or if a
+            state dict is of another architecture.
     """
 
     arch_zoo = dict(tiny=_arch(192, 3), small=_arch(384, 6), base=_arch(768, 12))
@@ -104,8 +91,43 @@ class DeiT(VisionTransformer):
         init_cfg: dict | Sequence[dict] | None = None,
         **kwargs,
     ):
-        indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+        self._check_fit('img_size', to_2tuple(img_size), to_2tuple(patch_size))
+        self._check_arguments(arch, drop_path_rate, out_indices, frozen_stages, **kwargs)
+        # The parent reads this while it makes the position embeddings.
+        self.num_extra_tokens = 2 if distilled else 1
+        super().__init__(
+            arch=arch,
+            img_size=img_size,
+            patch_size=patch_size,
+            in_channels=in_channels,
+            drop_path_rate=drop_path_rate,
+            out_indices=out_indices if isinstance(out_indices, int) else list(out_indices),
+            out_type=out_type,
+            frozen_stages=-1,  # frozen below, once every token is there
+            init_cfg=_without_prefix(init_cfg),
+            **kwargs,
+        )
+        self.distilled, self.with_cp, self.fused_attn = distilled, with_cp, fused_attn
+        self.patch_size = to_2tuple(patch_size)
+        if distilled:
+            self.dist_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
+        self._adapt_layers()
+        self._draw_weights()
+        self.frozen_stages = frozen_stages
+        self._freeze_stages()
+
+    def _adapt_layers(self):
+        use_timm_drop_path(self.layers)
+        if not self.fused_attn:
+            use_plain_attention(self.layers)
+        elif self.out_type == 'cls_token':
+            self.layers[-1] = TokenEncoderLayer(self.layers[-1], self.num_extra_tokens)
+
+    def _check_arguments(
+        self, arch, drop_path_rate: float, out_indices, frozen_stages: int, with_cls_token=True, **kwargs
+    ):
         num_layers = self._check_arch(arch)
+        indices = [out_indices] if isinstance(out_indices, int) else out_indices
         if any(not -num_layers <= i < num_layers for i in indices):
             raise ValueError(
                 f'out_indices={out_indices} names a layer that is not in [-{num_layers}, {num_layers - 1}]'
@@ -116,37 +138,8 @@ class DeiT(VisionTransformer):
             raise ValueError(
                 f'frozen_stages={frozen_stages} is not in [-1, {num_layers}], the number of layers'
             )
-        self._check_fit('img_size', to_2tuple(img_size), to_2tuple(patch_size))
-        if not kwargs.pop('with_cls_token', True):
+        if not with_cls_token:
             raise ValueError('DeiT always has a class token: with_cls_token=False is VisionTransformer')
-        # The parent reads this while it makes the position embeddings.
-        self.num_extra_tokens = 2 if distilled else 1
-        super().__init__(
-            arch=arch,
-            img_size=img_size,
-            patch_size=patch_size,
-            in_channels=in_channels,
-            drop_path_rate=drop_path_rate,
-            out_indices=indices,
-            out_type=out_type,
-            frozen_stages=-1,  # frozen below, once every token is there
-            init_cfg=_without_prefix(init_cfg),
-            **kwargs,
-        )
-        self.distilled = distilled
-        self.patch_size = to_2tuple(patch_size)
-        self.with_cp = with_cp
-        self.fused_attn = fused_attn
-        if distilled:
-            self.dist_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
-        use_timm_drop_path(self.layers)
-        if not fused_attn:
-            use_plain_attention(self.layers)
-        elif out_type == 'cls_token':
-            self.layers[-1] = TokenEncoderLayer(self.layers[-1], self.num_extra_tokens)
-        self._draw_weights()
-        self.frozen_stages = frozen_stages
-        self._freeze_stages()
 
     def _check_arch(self, arch: str | dict) -> int:
         """The number of layers of a valid ``arch``."""
@@ -289,27 +282,6 @@ class DeiT(VisionTransformer):
         if not prefix:  # it is loaded into the backbone itself
             translate(self, state_dict, '')
         fit_state_dict(self, state_dict, prefix)
-
-
-def accept_foreign_names(model: nn.Module):
-    """Let the parts of a model that have a DeiT load the weights of any library by their names.
-
-    mmpretrain's ``ImageClassifier`` does so by itself (``_checkpoint_filter``); this is for others, such
-    as ``SimMIM``, a detector or a segmentor. :class:`FilledModelHook` calls it.
-
-    Args:
-        model (nn.Module): Any model.
-    """
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, DeiT) and not isinstance(parent, ImageClassifier):
-                parent.register_load_state_dict_pre_hook(partial(_translate_for, name))
-
-
-def _translate_for(name: str, parent: nn.Module, state_dict: dict, prefix: str, *args):
-    if not prefix:
-        parts = [part for part, _ in parent.named_children()]
-        translate(getattr(parent, name), state_dict, f'{name}.', parts)
 
 
 def _without_prefix(init_cfg):

@@ -194,7 +194,7 @@ def dataset_listing_hash(dataset) -> str:
             )
         elif 'img' in info:
             image = np.ascontiguousarray(info['img'])
-            name = f'{image.shape} {image.dtype} ' + hashlib.sha256(image).hexdigest()
+            name = f'{image.shape} {image.dtype} ' + hashlib.sha256(image.tobytes()).hexdigest()
         else:
             raise TypeError(f'{type(dataset).__name__} lists neither img_path nor img, but {sorted(info)}')
         label = info.get('gt_label')

@@ -4,18 +4,15 @@ import errno
 import json
 import os
 import os.path as osp
-import shutil
-import struct
 import time
-import zlib
-from typing import Optional, Tuple, Union
+from typing import Tuple, Union
 
 import numpy as np
-from filelock import FileLock, Timeout
 from mmengine.logging import print_log
 
-from ..checkpoints.atomic import write_whole
-from .fingerprint import fingerprint_difference
+from .blocks import block_dtype, checksum, make_block
+from .disk import free_bytes, lock, reserve
+from .header import Header
 
 FORMAT = 1
 HEADER_WAIT = 60  # seconds that the other ranks give rank 0
@@ -25,38 +22,32 @@ FLUSH_INTERVAL = 1000  # blocks
 class LabelStore:
     """The teacher's classes for each image of a run, by iteration.
 
-    A folder with ``header.json`` and, for each rank, a file ``rank0.labels``,
-    ... of one block an iteration: a checksum (uint32), the class indices
-    (uint16, or uint32 above 65,535 classes) and, with ``topk``, their
-    probabilities (float16). A block whose checksum is 0 is a hole: not
-    recorded.
+    A folder with ``header.json`` and, for each rank, a file ``rank0.labels``, ... of one block an
+    iteration: a checksum (uint32), the class indices (uint16, or uint32 above 65,535 classes) and, with
+    ``topk``, their probabilities (float16). A block whose checksum is 0 is a hole: not recorded.
 
-    A process that is killed, even inside :meth:`write`, leaves holes, never
-    wrong labels. A power cut may lose what was recorded since the last
-    :meth:`flush`, and in any order: a block of which only a part reached the
-    disk does not match its checksum, and :meth:`read` reports it.
+    A process that is killed, even inside :meth:`write`, leaves holes, never wrong labels. A power cut may
+    lose what was recorded since the last :meth:`flush`, and in any order: a block of which only a part
+    reached the disk does not match its checksum, and :meth:`read` reports it.
 
     Args:
         path (str): The folder, one for all ranks.
-        mode (str): ``'record'`` or ``'auto'`` to create the store or go on
-            with it (they open it alike; with ``'auto'`` the caller is to read
-            first), ``'replay'`` to only read it.
-        fingerprint (dict): All that the labels depend on, in values that JSON
-            knows.
-        iterations (int): The iterations of the whole run. A longer store
-            serves too; a shorter one grows, unless it is replayed.
+        mode (str): ``'record'`` or ``'auto'`` to create the store or go on with it (they open it alike;
+            with ``'auto'`` the caller is to read first), ``'replay'`` to only read it.
+        fingerprint (dict): All that the labels depend on, in values that JSON knows.
+        iterations (int): The iterations of the whole run. A longer store serves too; a shorter one grows,
+            unless it is replayed.
         batch_size (int): Images in an iteration of one rank.
         num_classes (int): Classes of the teacher.
-        rank (int): This process, 0 to ``world_size`` - 1. Rank 0 writes the
-            header, for which the others wait.
-        world_size (int): The number of processes.
-        topk (int): Classes to keep for each image, with probabilities. 0
-            keeps one class without a probability. Defaults to 0.
+        rank (int): This process, 0 to ``world_size`` - 1. Rank 0 writes the header, for which the others
+            wait. Defaults to 0.
+        world_size (int): The number of processes. Defaults to 1.
+        topk (int): Classes to keep for each image, with probabilities. 0 keeps one class without a
+            probability. Defaults to 0.
 
     Raises:
-        ValueError: If an argument is out of range, if the store differs in
-            anything but its length, if its header is damaged, or if it is too
-            short to be replayed.
+        ValueError: If an argument is out of range, if the store differs in anything but its length, if its
+            header is damaged, or if it is too short to be replayed.
         FileNotFoundError: If there is nothing to replay.
         BlockingIOError: If another process records into the same file.
         OSError: With ``errno.ENOSPC``, if the disk lacks the room.
@@ -64,7 +55,7 @@ class LabelStore:
 
     def __init__(
         self,
-        path: Union[str, os.PathLike],
+        path: str | os.PathLike,
         mode: str,
         fingerprint: dict,
         iterations: int,
@@ -74,25 +65,14 @@ class LabelStore:
         world_size: int = 1,
         topk: int = 0,
     ):
-        if (
-            mode not in ('record', 'replay', 'auto')
-            or min(iterations, batch_size, num_classes, world_size) < 1
-            or not 0 <= rank < world_size
-            or not 0 <= topk <= num_classes
-        ):
-            raise ValueError(
-                f'Out of range: mode={mode!r}, iterations={iterations}, '
-                f'batch_size={batch_size}, num_classes={num_classes}, '
-                f'rank={rank}, world_size={world_size}, topk={topk}'
-            )
+        self._check(mode, iterations, batch_size, num_classes, rank, world_size, topk)
         self.path, self.mode, self.rank = os.fspath(path), mode, rank
         self.file = osp.join(self.path, f'rank{rank}.labels')
-        self.header_file = osp.join(self.path, 'header.json')
         self.iterations, self.num_classes = int(iterations), int(num_classes)
         self.batch_size, self.world_size = int(batch_size), int(world_size)
         self.topk = int(topk)
-        self._dtype = _block_dtype(batch_size, num_classes, topk)
-        self._header = dict(
+        self._dtype = block_dtype(batch_size, num_classes, topk)
+        values = dict(
             format=FORMAT,
             dtype=self._dtype['indices'].base.name,
             batch_size=self.batch_size,
@@ -101,6 +81,7 @@ class LabelStore:
             topk=self.topk,
             fingerprint=json.loads(json.dumps(fingerprint)),
         )
+        self._header = Header(osp.join(self.path, 'header.json'), values)
         self._blocks = self._lock = None
         self._unflushed = 0
         try:
@@ -111,6 +92,19 @@ class LabelStore:
         except BaseException:
             self.close()
             raise
+
+    @staticmethod
+    def _check(mode, iterations, batch_size, num_classes, rank, world_size, topk):
+        if (
+            mode not in ('record', 'replay', 'auto')
+            or min(iterations, batch_size, num_classes, world_size) < 1
+            or not 0 <= rank < world_size
+            or not 0 <= topk <= num_classes
+        ):
+            raise ValueError(
+                f'Out of range: mode={mode!r}, iterations={iterations}, batch_size={batch_size}, '
+                f'num_classes={num_classes}, rank={rank}, world_size={world_size}, topk={topk}'
+            )
 
     @property
     def summary(self) -> str:
@@ -138,36 +132,15 @@ class LabelStore:
             ValueError: If the arrays are not as above, or the store is only
                 replayed or closed.
         """
-        view, block = self._view(iteration), np.zeros(1, self._dtype)
+        view = self._view(iteration)
         if self.mode == 'replay':
             raise ValueError(f'{self.path} is replayed: it takes no labels')
-        indices, shape = np.asarray(indices), block['indices'].shape[1:]
-        if (
-            indices.shape != shape
-            or indices.dtype.kind not in 'iu'
-            or indices.min() < 0
-            or indices.max() >= self.num_classes
-        ):
-            raise ValueError(
-                f'indices must be integers from 0 to {self.num_classes - 1} '
-                f'of shape {shape}, but are {indices.dtype} of shape '
-                f'{indices.shape}, or out of range'
-            )
-        block['indices'] = indices
-        if (probs is not None) != bool(self.topk):
-            raise ValueError(f'probs are needed if topk > 0, and only then, but topk is {self.topk}')
-        if probs is not None:
-            probs = np.asarray(probs, np.float16)
-            if probs.shape != shape or not ((probs >= 0) & (probs <= 1)).all():
-                raise ValueError(
-                    f'probs must be from 0 to 1 and of shape {shape}, but are {probs.shape}, or out of range'
-                )
-            block['probs'] = probs
+        block = make_block(self._dtype, self.num_classes, indices, probs)
         # A kill between any two of these lines leaves a hole.
         view['checksum'] = 0
-        for name in self._dtype.names[1:]:
+        for name in ('indices', 'probs') if self.topk else ('indices',):
             view[name] = block[name]
-        view['checksum'] = self._checksum(iteration, block)
+        view['checksum'] = checksum(block, iteration, self.rank)
         self._unflushed += 1
         if self._unflushed >= FLUSH_INTERVAL:
             self.flush()
@@ -195,7 +168,7 @@ class LabelStore:
                 f'{self.recorded():,} of {self.iterations:,} iterations are '
                 "recorded. mode='auto' asks the teacher for the others"
             )
-        if block['checksum'][0] != self._checksum(iteration, block):
+        if block['checksum'][0] != checksum(block, iteration, self.rank):
             raise ValueError(
                 f'{self.file} is damaged at iteration {iteration}: its labels '
                 "do not match their checksum. mode='record' records this "
@@ -214,8 +187,7 @@ class LabelStore:
         Raises:
             ValueError: If the store is closed.
         """
-        self._view(0)
-        return int(np.count_nonzero(self._blocks['checksum']))
+        return int(np.count_nonzero(self._open()['checksum']))
 
     def flush(self) -> None:
         """Have the disk hold what is recorded."""
@@ -235,45 +207,20 @@ class LabelStore:
         # A copy of the map would be all of it in memory.
         raise TypeError('A LabelStore can be neither copied nor pickled')
 
-    def _view(self, iteration: int) -> np.ndarray:
+    def _open(self) -> np.ndarray:
         if self._blocks is None:
             raise ValueError(f'The label store {self.path} is closed')
+        return self._blocks
+
+    def _view(self, iteration: int) -> np.ndarray:
+        blocks = self._open()
         if not 0 <= iteration < self.iterations:
             raise IndexError(f'Iteration {iteration} is not within 0 to {self.iterations - 1}')
-        return self._blocks[iteration : iteration + 1]
-
-    def _checksum(self, iteration: int, block: np.ndarray) -> int:
-        place = zlib.crc32(struct.pack('<QQ', iteration, self.rank))
-        return zlib.crc32(block.tobytes()[4:], place) or 1
-
-    def _stored_iterations(self) -> Optional[int]:
-        """From the header, if it fits; None if there is no header."""
-        try:
-            with open(self.header_file, 'rb') as file:
-                stored = dict(json.loads(file.read()))
-            iterations = stored.pop('iterations')
-            if type(iterations) is not int or 'fingerprint' not in stored:
-                raise ValueError('not all entries are there')
-        except FileNotFoundError:
-            return None
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f'{self.header_file} is damaged ({error!r}), so that nobody '
-                'knows what the labels beside it are of. Restore it, or '
-                'delete the folder to record anew'
-            ) from error
-        different = fingerprint_difference(stored, self._header)
-        if different:
-            raise ValueError(
-                f'The labels in {self.path} are of another run. Choose '
-                'another `model.teacher_labels.path`, or delete the folder '
-                'to record anew. Stored values -> present ones:\n' + '\n'.join(different)
-            )
-        return iterations
+        return blocks[iteration : iteration + 1]
 
     def _open_to_read(self):
-        stored = self._stored_iterations()
-        for path in (self.header_file, self.file):
+        stored = self._header.stored_iterations()
+        for path in (self._header.path, self.file):
             if not osp.exists(path):
                 raise FileNotFoundError(
                     errno.ENOENT,
@@ -294,71 +241,51 @@ class LabelStore:
             )
 
     def _open_to_write(self):
-        stored = self._stored_iterations()
+        stored = self._await_header()
+        files = [osp.join(self.path, f'rank{rank}.labels') for rank in range(self.world_size)]
+        files = [path for path in files if osp.exists(path)]
+        if stored is None and any(map(osp.getsize, files)):
+            raise ValueError(
+                f'{self._header.path} is missing, so that nobody knows what the labels beside it are of. '
+                'Restore it, or delete the folder to record anew'
+            )
+        # A longer store remains as long.
+        size = max(stored or 0, self.iterations) * self._dtype.itemsize
+        # Before the files' sizes, since other ranks grow theirs meanwhile.
+        free = free_bytes(self.path)
+        needed = size * self.world_size - sum(min(size, osp.getsize(path)) for path in files)
+        if needed > free:
+            self._refuse(needed, free)
+        os.makedirs(self.path, exist_ok=True)
+        self._lock = lock(self.file)
+        if self.rank:
+            self._allocate(size)
+            return
+        print_log(f'Labels of the teacher: {self.summary}', 'current')
+        stored = self._header.stored_iterations()  # may be new since the lock
+        size = max(size, (stored or 0) * self._dtype.itemsize)
+        # At first for no iterations: the room for them may be missing, but blocks without a header
+        # would be refused after a kill.
+        if stored is None:
+            self._header.write(0)
+        self._allocate(size)
+        if stored != size // self._dtype.itemsize:
+            self._header.write(size // self._dtype.itemsize)
+
+    def _await_header(self) -> int | None:
+        """The stored iterations; the other ranks wait until rank 0 has written them."""
+        stored = self._header.stored_iterations()
         deadline = time.monotonic() + HEADER_WAIT
         while stored is None and self.rank:
             if time.monotonic() > deadline:
                 raise FileNotFoundError(
                     errno.ENOENT,
                     'Rank 0 has not made it in time. Has it failed, or has it another folder?',
-                    self.header_file,
+                    self._header.path,
                 )
             time.sleep(0.05)
-            stored = self._stored_iterations()
-        files = [
-            path
-            for path in (osp.join(self.path, f'rank{rank}.labels') for rank in range(self.world_size))
-            if osp.exists(path)
-        ]
-        if stored is None and any(map(osp.getsize, files)):
-            raise ValueError(
-                f'{self.header_file} is missing, so that nobody knows what '
-                'the labels beside it are of. Restore it, or delete the '
-                'folder to record anew'
-            )
-        # A longer store remains as long.
-        size = max(stored or 0, self.iterations) * self._dtype.itemsize
-        folder = osp.abspath(self.path)
-        while not osp.isdir(folder):
-            folder = osp.dirname(folder)
-        # Before the files' sizes, since other ranks grow theirs meanwhile.
-        free = shutil.disk_usage(folder).free
-        needed = size * self.world_size - sum(min(size, osp.getsize(path)) for path in files)
-        if needed > free:
-            self._refuse(needed, free)
-        os.makedirs(self.path, exist_ok=True)
-        self._take_lock()
-        if self.rank:
-            self._allocate(size)
-            return
-        print_log(f'Labels of the teacher: {self.summary}', 'current')
-        stored = self._stored_iterations()  # may be new since the lock
-        size = max(size, (stored or 0) * self._dtype.itemsize)
-        # At first for no iterations: the room for them may be missing, but
-        # blocks without a header would be refused after a kill.
-        if stored is None:
-            self._write_header(0)
-        self._allocate(size)
-        if stored != size // self._dtype.itemsize:
-            self._write_header(size // self._dtype.itemsize)
-
-    def _take_lock(self):
-        lock = FileLock(self.file + '.lock', timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise BlockingIOError(
-                errno.EWOULDBLOCK,
-                'Another run records these labels. Wait for its end, or choose another path',
-                self.file,
-            ) from None
-        except NotImplementedError:
-            return  # a file system without locks
-        self._lock = lock
-
-    def _write_header(self, iterations: int):
-        header = json.dumps(dict(self._header, iterations=iterations))
-        write_whole(self.header_file, header.encode())
+            stored = self._header.stored_iterations()
+        return stored
 
     def _allocate(self, size: int):
         with open(self.file, 'ab') as file:
@@ -367,7 +294,7 @@ class LabelStore:
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
-                free = shutil.disk_usage(self.path).free
+                free = free_bytes(self.path)
                 self._refuse(size - osp.getsize(self.file), free)
 
     def _refuse(self, needed: int, free: int):
@@ -378,30 +305,3 @@ class LabelStore:
             'room, or choose another path',
             self.path,
         )
-
-
-def reserve(file, size: int):
-    """Grow an open file to bytes that are really reserved: a write to a memory map for which the disk
-    has no room kills the process.
-
-    Raises:
-        OSError: With ``errno.ENOSPC`` if there is no room. The file is as it was.
-    """
-    before = os.fstat(file.fileno()).st_size
-    if before >= size:
-        return
-    try:
-        os.posix_fallocate(file.fileno(), 0, size)
-    except (AttributeError, OSError) as error:
-        file.truncate(before)  # frees what was reserved of it
-        unsupported = (None, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
-        if getattr(error, 'errno', None) not in unsupported:
-            raise
-        file.truncate(size)
-
-
-def _block_dtype(batch_size: int, num_classes: int, topk: int) -> np.dtype:
-    shape = (batch_size, topk) if topk else (batch_size,)
-    index = '<u2' if num_classes <= 65535 else '<u4'
-    fields = [('checksum', '<u4'), ('indices', index, shape)]
-    return np.dtype(fields + [('probs', '<f2', shape)] * bool(topk))
