@@ -83,7 +83,7 @@ def _add_label(commands):
     command = commands.add_parser(
         'label',
         help='record a teacher for a training, without the student',
-        description='Ask the teacher about all that a training will show it. '
+        description='Record the answers of the teacher to all batches of a training. '
         'On several GPUs: torchrun --nproc_per_node 8 -m deit_plugin label '
         'CONFIG --launcher pytorch',
     )

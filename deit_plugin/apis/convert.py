@@ -1,4 +1,4 @@
-"""Writing a DeiT for other libraries."""
+"""Conversion of checkpoints for other libraries."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def convert(
     Raises:
         FileExistsError: If ``target`` exists and is not to be replaced, or is
             a folder with other files in it.
-        ValueError: If the source is no DeiT, or none that the target library
+        ValueError: If the source is not a DeiT, or not one that the target library
             can hold.
     """
     if to not in WRITERS:
@@ -167,7 +167,7 @@ def _check_target(target: str, to: str, force: bool):
 
 
 def _write_whole(target: str, write: Callable[[str], None]):
-    """What a kill leaves is a folder ``.tmp`` beside the target; it may hold
+    """A kill may leave a folder ``.tmp`` beside the target; it may hold
     the folder that was to be replaced."""
     parent, name = osp.split(osp.abspath(target))
     os.makedirs(parent, exist_ok=True)
@@ -189,7 +189,7 @@ def _check_complete(weights: dict, source: str):
     try:
         found = architecture(weights)
     except (KeyError, IndexError) as error:
-        raise ValueError(f'{source} is no whole DeiT: {error}') from error
+        raise ValueError(f'{source} is not a whole DeiT: {error}') from error
     with torch.device('meta'):
         model = DeiT(
             arch=dict(
@@ -211,7 +211,8 @@ def _check_complete(weights: dict, source: str):
     }
     if wrong := sorted(k for k in own.keys() | given.keys() if own.get(k) != given.get(k)):
         raise ValueError(
-            f'{source} is no whole DeiT: missing, unknown or of another shape than the rest are {some(wrong)}'
+            f'{source} is not a whole DeiT: missing, unknown or of another shape than the rest are '
+            f'{some(wrong)}'
         )
 
 

@@ -72,7 +72,7 @@ def evaluate(
     if output and osp.isdir(output):
         raise FileExistsError(f'{output} is a folder: name a file')
     if weights and not osp.isdir(weights):
-        raise FileNotFoundError(f'--weights {weights!r} is no folder')
+        raise FileNotFoundError(f'--weights {weights!r} is not a folder')
     names = list(names) or variants(published_weights=True)
     if unknown := [n for n in names if n not in variants() and not osp.isfile(n)]:
         raise ValueError(
@@ -136,7 +136,7 @@ def _images(data: str) -> dict[str, list[str]]:
     folder = osp.join(data, 'val')
     folder = folder if osp.isdir(folder) else data
     if not osp.isdir(folder):
-        raise FileNotFoundError(f'--data {data!r} is no folder')
+        raise FileNotFoundError(f'--data {data!r} is not a folder')
     images = {}
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.is_dir() and not entry.name.startswith('.'):
@@ -242,9 +242,10 @@ def _test(cfg: Config, rate: 'Rate'):
     if not any(isinstance(hook, FilledModelHook) for hook in runner.hooks):
         runner.register_hook(FilledModelHook())
     metrics = runner.test()
-    for handler in runner.logger.handlers:
-        if isinstance(handler, logging.FileHandler):
+    for handler in list(runner.logger.handlers):
+        if isinstance(handler, logging.FileHandler):  # its file goes with the folder
             handler.close()
+            runner.logger.removeHandler(handler)
     return runner.model, metrics
 
 
@@ -277,7 +278,7 @@ class Rate(Hook):
         self.bar = ProgressBar(self.images, file=sys.stderr)
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        """Go on by a batch."""
+        """Count a batch."""
         self.bar.update(len(outputs))
 
     def after_test_epoch(self, runner, metrics=None) -> None:

@@ -1,4 +1,4 @@
-"""A teacher's answers recorded without the student."""
+"""Record a teacher's answers without training the student."""
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -10,7 +10,7 @@ def label(
     work_dir: str = 'work_dirs/label',
     launcher: str = 'none',
 ):
-    """Ask the teacher about all that a training will show it.
+    """Record the teacher's answers to all batches of a training.
 
     Args:
         config (str): Of the training, with ``model.teacher_labels``.

@@ -1,4 +1,4 @@
-"""From the checkpoint file of any library to weights under this package's names.
+"""Read checkpoints of any library, as weights under this package's names.
 
 ``reading`` opens files as data, ``downloads`` fetches them, ``names`` translates what the weights are
 called, ``loaders`` makes mmengine's ``CheckpointLoader`` use these, ``atomic`` writes files.

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes: a file is there whole or not at all."""
 
 import os
 import os.path as osp

@@ -1,4 +1,4 @@
-"""Where in a checkpoint the weights are."""
+"""The layout of checkpoint files: where the weights are."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What mmengine's ``CheckpointLoader`` reads, and that it runs no code.
+"""mmengine's checkpoint loaders, reading data only.
 
 mmengine 0.10.7 keeps its logs in each checkpoint as objects that ``torch.load(weights_only=True)``, the
 default since torch 2.6, does not know, so it cannot read its own checkpoints; and it unpickles what it

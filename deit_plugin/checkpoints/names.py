@@ -1,4 +1,4 @@
-"""The names that the weights of a DeiT have elsewhere, and back.
+"""Parameter names of each library, to mmpretrain's and back.
 
 All reading goes through the names of mmpretrain's classifiers, which are this
 package's own: ``backbone.*``, ``head.layers.head``, ``head.layers.head_dist``

@@ -1,4 +1,4 @@
-"""Checkpoint files that mmengine cannot read: safetensors, HDF5, shards and folders.
+"""Readers for what mmengine cannot read: safetensors, HDF5, shards and folders.
 
 What a file is shows in its content, not in its name.
 """
@@ -26,7 +26,7 @@ FOLDER_FILES = (
 
 
 def file_in(path: str) -> str:
-    """The file to read: ``path`` itself, or in a folder the one that transformers wrote.
+    """The file to read: ``path`` itself, or the weights in a folder of transformers.
 
     Raises:
         FileNotFoundError: If there is no such file, or none in the folder.
@@ -97,7 +97,7 @@ def shards_of(index: str) -> list[str]:
 
     Raises:
         FileNotFoundError: If one of them is missing.
-        ValueError: If the file is no index.
+        ValueError: If the file is not an index.
     """
     paths = []
     for name in sorted(set(_weight_map(index).values())):

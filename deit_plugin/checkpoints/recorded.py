@@ -1,4 +1,4 @@
-"""What a checkpoint tells of its model beside the weights: read as literals, never run."""
+"""Config, classes and architecture that a checkpoint records; the config is parsed, never run."""
 
 import ast
 from collections.abc import Mapping
@@ -43,7 +43,7 @@ def _value(node: ast.expr):
 
 
 def section(config: Mapping, *names: str) -> Mapping:
-    """A part of a config by the names that lead to it, or {} where there is none."""
+    """The part of a config under these keys, or {}."""
     for name in names:
         found = config.get(name)
         config = found if isinstance(found, Mapping) else {}
@@ -65,7 +65,7 @@ def classes_of(meta: Mapping, weights: Weights) -> list[str]:
 
 
 def architecture(weights: Weights) -> dict:
-    """What the shapes of a DeiT's weights tell.
+    """The architecture, from the shapes of the weights.
 
     Args:
         weights (dict): Weights by mmpretrain's names.

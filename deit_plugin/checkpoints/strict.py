@@ -1,4 +1,4 @@
-"""Filling a whole model, and nothing but it, from a checkpoint."""
+"""Strict loading: every parameter, and no other."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""ImageNet, with help where it is absent."""
+"""ImageNet, with an error that helps where it is missing."""
 
 import os.path as osp
 

@@ -140,7 +140,7 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
 def describe_broken(path: str, error: Exception) -> str:
     """One line that names a broken image and what is wrong with it."""
     if isinstance(error, UnidentifiedImageError):
-        reason = 'it is no image that Pillow knows'
+        reason = 'Pillow does not know its format'
     else:
         reason = ' '.join(str(error).split()) or type(error).__name__
     return f'The image {path!r} is broken: {reason}'

@@ -1,6 +1,6 @@
 """Repeated augmentation (Hoffer et al. 2020, arXiv 1901.09335)."""
 
-from typing import Optional, Sized, Union
+from collections.abc import Sized
 
 from mmengine.dist import get_world_size
 from mmengine.logging import print_log
@@ -32,9 +32,9 @@ class RepeatedAugmentSampler(RepeatAugSampler):
     def __init__(
         self,
         dataset: Sized,
-        repeat: Union[bool, str] = 'distributed',
+        repeat: bool | str = 'distributed',
         num_repeats: int = 3,
-        seed: Optional[int] = None,
+        seed: int | None = None,
     ):
         if repeat not in (True, False, 'distributed'):
             raise ValueError(f"repeat={repeat!r} is unknown: choose True, False or 'distributed'")

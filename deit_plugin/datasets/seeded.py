@@ -1,4 +1,4 @@
-"""Random draws of a sample that depend on its place in the training alone."""
+"""Seeding of each sample's random draws by its place in the training."""
 
 import hashlib
 import random
@@ -80,7 +80,7 @@ class PlacedSampler(Sampler):
 
 
 def draw_by_place(dataset):
-    """Have a dataset draw what it draws by the place of each sample.
+    """Seed a data set's draws by the place of each sample.
 
     A DataLoader asks a dataset for a whole batch where it has ``__getitems__``. It is given one here;
     one that it has itself is called, with plain indices, after the place of the batch's first sample

@@ -1,4 +1,4 @@
-"""The part of the training augmentation that needs the image file, and what mmpretrain lacks."""
+"""Transforms: reading with a random crop, and the order of the channels."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""Loops beside mmengine's."""
+"""Training loops."""
 
 import torch
 from mmengine.runner import EpochBasedTrainLoop
@@ -9,7 +9,7 @@ from .utils import unwrap
 
 @LOOPS.register_module()
 class TeacherLabelLoop(EpochBasedTrainLoop):
-    """Runs the teacher alone over all that a training will show it.
+    """Runs the teacher alone over all batches of a training.
 
     Epochs that are recorded already are left out. The student is neither
     trained, and saved only where a checkpoint hook is left in the config.

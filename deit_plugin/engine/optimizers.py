@@ -1,6 +1,4 @@
-"""Parameter groups of an optimizer that its fast kernels can use."""
-
-from typing import List
+"""Few, large parameter groups, which fused optimizers can use."""
 
 import torch
 import torch.nn as nn
@@ -54,13 +52,13 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             p.device.type in ('cuda', 'cpu') and p.is_floating_point() for p in model.parameters()
         )
 
-    def add_params(self, params: List[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
+    def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', **kwargs) -> None:
         """Add the parameters of a module; mmengine calls it for each."""
         super().add_params(params, module, prefix=prefix, **kwargs)
         if not prefix:  # the whole model
             params[:] = self._merge(params)
 
-    def _merge(self, groups: List[dict]) -> List[dict]:
+    def _merge(self, groups: list[dict]) -> list[dict]:
         defaults = dict(lr=self.base_lr, weight_decay=self.base_wd)
         merged = []  # pairs of options and parameters
         for group in groups:

@@ -1,4 +1,4 @@
-"""Small things that several hooks need."""
+"""Helpers that several hooks share."""
 
 import torch.nn as nn
 from mmengine.model import BaseTTAModel, is_model_wrapper

@@ -148,7 +148,7 @@ class DeiT(VisionTransformer):
             if missing := keys - arch.keys():
                 raise ValueError(f'arch={arch} lacks {sorted(missing)}; a dict needs {sorted(keys)}')
             if arch['embed_dims'] % arch['num_heads']:
-                raise ValueError(f'arch={arch}: embed_dims is no multiple of num_heads')
+                raise ValueError(f'arch={arch}: embed_dims is not a multiple of num_heads')
             return arch['num_layers']
         if not isinstance(arch, str) or arch.lower() not in self.arch_zoo:
             raise ValueError(
@@ -162,7 +162,7 @@ class DeiT(VisionTransformer):
     def _check_fit(name: str, size: Sequence[int], patch: Sequence[int]):
         if any(s < p or s % p for s, p in zip(size, patch)):
             raise ValueError(
-                f'{name} {tuple(size)} (height, width) is no multiple of '
+                f'{name} {tuple(size)} (height, width) is not a multiple of '
                 f'patch_size {tuple(patch)}: resize or pad the image'
             )
 

@@ -1,4 +1,4 @@
-"""A classifier that learns from its labels and from a teacher."""
+"""The classifier with a teacher."""
 
 import logging
 

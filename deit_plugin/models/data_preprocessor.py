@@ -1,4 +1,4 @@
-"""What happens to a batch of images before the model sees it."""
+"""The data preprocessor: augmentation of a batch on its device."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The two classifiers of a distilled DeiT."""
+"""The dual head of a distilled DeiT."""
 
 import torch
 from mmpretrain.models import DeiTClsHead

@@ -1,4 +1,4 @@
-"""The encoder layers of a DeiT, where they do less than mmpretrain's."""
+"""Changes to mmpretrain's encoder layers."""
 
 import torch
 import torch.nn as nn
@@ -10,7 +10,7 @@ from timm.layers import DropPath
 
 
 class TokenEncoderLayer(TransformerEncoderLayer):
-    """A last layer of which only the first tokens are read.
+    """A last encoder layer of which only the first tokens are read.
 
     In training it gives these alone: they attend to all tokens, but nothing reads what the layer would
     make of the patches, three quarters of its work. In evaluation it gives all tokens.
@@ -43,8 +43,8 @@ class TokenEncoderLayer(TransformerEncoderLayer):
 
 
 def use_timm_drop_path(layers: nn.ModuleList):
-    """Put timm's drop path in the place of mmcv's: one pass over the activations for two, and a
-    probability that is no numpy scalar, which torch.export refuses."""
+    """Replace mmcv's drop path by timm's: one pass over the activations instead of two, and a
+    probability that is not a numpy scalar, which torch.export refuses."""
     for module in list(layers.modules()):
         for name, child in module.named_children():
             if isinstance(child, mmcv_drop.DropPath):
@@ -52,6 +52,6 @@ def use_timm_drop_path(layers: nn.ModuleList):
 
 
 def use_plain_attention(layers: nn.ModuleList):
-    """Have the layers build the attention matrix, for tools that read or export it."""
+    """Compute the attention matrix explicitly, for tools that read or export it."""
     for layer in layers:
         layer.attn.scaled_dot_product_attention = scaled_dot_product_attention_pyimpl

@@ -1,4 +1,4 @@
-"""What a DeiT learns from its labels and from its teacher."""
+"""The distillation loss."""
 
 import torch
 import torch.nn as nn
@@ -189,7 +189,7 @@ def first_class(teacher: Answer) -> torch.Tensor:
 
 
 def _divergence_of_top(log_probs: torch.Tensor, classes: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:
-    """The divergence of the distributions in which all classes but the
+    """The divergence where all classes but the
     teacher's first k are one: at most the full divergence, and equal to it
     for k = K."""
     divergence = F.kl_div(log_probs.gather(1, classes), probs, reduction='sum')

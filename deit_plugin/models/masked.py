@@ -1,6 +1,6 @@
 """DeiT as the encoder of masked-image pre-training."""
 
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
@@ -50,7 +50,7 @@ class MaskedDeiT(DeiT):
         trunc_normal_(self.mask_token, std=0.02)
         super().init_weights()
 
-    def forward(self, x: torch.Tensor, mask: Optional[torch.Tensor] = None) -> tuple:
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None) -> tuple:
         """Encode images of which some patches are hidden.
 
         Args:

@@ -1,4 +1,4 @@
-"""From the tokens of a DeiT to what its heads take."""
+"""The neck that selects the class and distillation tokens."""
 
 import torch
 from mmengine.model import BaseModule

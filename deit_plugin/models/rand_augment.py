@@ -14,7 +14,7 @@ MAX_LEVEL = 10.0
 
 
 class Plan(NamedTuple):
-    """What is done to a batch. The tensors are of shape (num_ops, B) and on
+    """The operations drawn for a batch. The tensors are of shape (num_ops, B) and on
     the CPU, where reading them waits for no device.
 
     Args:
@@ -93,7 +93,7 @@ class RandAugment(nn.Module):
         return self.apply_plan(images, self.draw(len(images)))
 
     def draw(self, batch_size: int) -> Plan:
-        """Draws what is done to ``batch_size`` images, in four calls to
+        """Draw a plan for ``batch_size`` images, in four calls to
         torch's global generator on the CPU."""
         shape = self.num_ops, batch_size
         ops = torch.randint(len(OPERATIONS), shape)
@@ -104,7 +104,7 @@ class RandAugment(nn.Module):
         return Plan(ops.where(applied, -1), levels.clamp(0, MAX_LEVEL), signs)
 
     def apply_plan(self, images: torch.Tensor, plan: Plan) -> torch.Tensor:
-        """Does to ``images`` what ``plan`` says.
+        """Apply a plan to images.
 
         Args:
             images (torch.Tensor): RGB, uint8 of shape (B, 3, H, W).

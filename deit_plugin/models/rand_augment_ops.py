@@ -15,7 +15,7 @@ def _to(tensor, images):
 
 
 def apply_grouped(functions, rows, names, levels, signs, fill):
-    """What each image's function makes of it, a list; the image itself where
+    """The result of each image's function, as a list; the image itself where
     the name is None. Images of the same function go through it together."""
     groups = {}
     for i, name in enumerate(names):

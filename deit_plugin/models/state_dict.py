@@ -64,7 +64,7 @@ def _replace(state_dict: MutableMapping, *contents: Mapping):
 
 
 def _optional(own: Sequence[str]) -> set[str]:
-    """What a DeiT of another variant need not have: tokens, the norm of ``avg_featmap``."""
+    """Parameters that only some variants have: tokens, and the norm of ``avg_featmap``."""
     return {'dist_token', 'mask_token', *(key for key in own if key.startswith('ln2.'))}
 
 

@@ -1,4 +1,4 @@
-"""The model that a student learns from."""
+"""The teacher."""
 
 import copy
 import logging
@@ -99,7 +99,7 @@ class Teacher:
             model = MODELS.build(cfg)
             if not isinstance(model, BaseClassifier):
                 raise ValueError(
-                    f'teacher {cfg["type"]} is no classifier of mmpretrain, but {type(model).__name__}'
+                    f'teacher {cfg["type"]} is not a classifier of mmpretrain, but {type(model).__name__}'
                 )
             if checkpoint is None:
                 model.init_weights()

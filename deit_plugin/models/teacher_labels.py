@@ -1,4 +1,4 @@
-"""A teacher whose answers are recorded, or replayed without it."""
+"""A teacher with recorded answers."""
 
 import torch
 from mmengine.logging import print_log
@@ -17,7 +17,7 @@ class TeacherLabels:
     can replay them, whatever the student: then no teacher is built.
 
     :class:`TeacherLabelsHook` opens the record before training starts. Like
-    the teacher this is no ``nn.Module``.
+    the teacher this is deliberately not an ``nn.Module``.
 
     Args:
         teacher (Teacher): Who is asked.

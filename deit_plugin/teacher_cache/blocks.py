@@ -1,4 +1,4 @@
-"""What a teacher answers about one batch, as bytes."""
+"""The binary format of one batch's labels."""
 
 import struct
 import zlib
@@ -54,6 +54,6 @@ def make_block(dtype: np.dtype, num_classes: int, indices, probs=None) -> np.nda
 
 
 def checksum(block: np.ndarray, iteration: int, rank: int) -> int:
-    """Of a block's labels and their place; never 0, which marks a hole."""
+    """CRC-32 of a block's labels and their place; never 0, which marks a hole."""
     place = zlib.crc32(struct.pack('<QQ', iteration, rank))
     return zlib.crc32(block.tobytes()[4:], place) or 1

@@ -1,4 +1,4 @@
-"""Room on the disk, and who may write."""
+"""Disk space and locks."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ def lock(path: str) -> FileLock | None:
 
 
 def free_bytes(folder: str) -> int:
-    """The room where a folder is, or will be."""
+    """Free bytes on the disk where a folder is, or will be."""
     folder = osp.abspath(folder)
     while not osp.isdir(folder):
         folder = osp.dirname(folder)

@@ -1,4 +1,4 @@
-"""What the record of a teacher's answers depends on."""
+"""The fingerprint of a run: what a teacher's answers depend on."""
 
 import copy
 import hashlib
@@ -13,7 +13,7 @@ from ..checkpoints.downloads import content_hash, fetch, local_file
 
 
 def run_fingerprint(runner, model, seed: int) -> dict:
-    """All that the teacher's answers in a run depend on, in values that JSON knows.
+    """Everything that the teacher's answers in a run depend on, as JSON values.
 
     Args:
         runner (Runner): Of the training.
@@ -67,7 +67,7 @@ def _pipelines(cfg) -> list:
 
 
 def _file_sizes(dataset) -> list:
-    """Bytes of some of the files: resized copies have the same names."""
+    """Sizes in bytes of a sample of the files: resized copies have the same names."""
     if not hasattr(dataset, 'get_data_info'):
         return []
     some = range(0, len(dataset), max(1, len(dataset) // 100))
@@ -76,15 +76,13 @@ def _file_sizes(dataset) -> list:
 
 
 def _weights(labels) -> str:
-    """What tells one teacher's weights from another's."""
+    """The identity of the teacher's weights: name and hash."""
     cfg = labels.teacher.cfg
     checkpoint = cfg.get('checkpoint')
     if checkpoint is None:
         if cfg.get('pretrained') or cfg.get('init_cfg'):
             return 'as the config of the teacher says'
-        raise ValueError(
-            'The labels of a teacher with random weights are none: set `model.teacher.checkpoint`'
-        )
+        raise ValueError('A teacher with random weights has nothing to teach: set `model.teacher.checkpoint`')
     name = osp.basename(checkpoint.rstrip('/'))
     path = local_file(checkpoint)
     if not osp.exists(path):
@@ -159,7 +157,7 @@ def _leaves(value, path: str = '') -> dict:
 
 
 def dataset_listing_hash(dataset) -> str:
-    """Which images a dataset has, in which order and with which labels.
+    """A hash of a data set's images, their order and labels.
 
     An image counts as its path below the dataset's prefix, so that the same
     data under another root are the same. Where there is no prefix, as in

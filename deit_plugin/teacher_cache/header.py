@@ -1,4 +1,4 @@
-"""What the labels in a folder are of."""
+"""The header of a label store."""
 
 import json
 import os.path as osp
@@ -20,7 +20,7 @@ class Header:
         self.values = values
 
     def stored_iterations(self) -> int | None:
-        """From the file, if it fits; None if there is none.
+        """The number of iterations in the file, or None if there is no file.
 
         Raises:
             ValueError: If it is of another run, or damaged.
@@ -35,8 +35,8 @@ class Header:
             return None
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f'{self.path} is damaged ({error!r}), so that nobody '
-                'knows what the labels beside it are of. Restore it, or '
+                f'{self.path} is damaged ({error!r}), so the run that '
+                'the labels beside it belong to is unknown. Restore it, or '
                 'delete the folder to record anew'
             ) from error
         different = fingerprint_difference(stored, self.values)

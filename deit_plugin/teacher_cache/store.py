@@ -1,11 +1,10 @@
-"""A teacher's answers on disk, so that it is paid for once."""
+"""The store of a teacher's answers on disk."""
 
 import errno
 import json
 import os
 import os.path as osp
 import time
-from typing import Tuple, Union
 
 import numpy as np
 from mmengine.logging import print_log
@@ -145,7 +144,7 @@ class LabelStore:
         if self._unflushed >= FLUSH_INTERVAL:
             self.flush()
 
-    def read(self, iteration: int) -> Union[None, np.ndarray, Tuple[np.ndarray, np.ndarray]]:
+    def read(self, iteration: int) -> None | np.ndarray | tuple[np.ndarray, np.ndarray]:
         """The block of an iteration, 0 to ``iterations`` - 1.
 
         Returns:
@@ -190,7 +189,7 @@ class LabelStore:
         return int(np.count_nonzero(self._open()['checksum']))
 
     def flush(self) -> None:
-        """Have the disk hold what is recorded."""
+        """Write what is recorded to the disk."""
         if self._blocks is not None and self.mode != 'replay':
             self._blocks.flush()
         self._unflushed = 0
@@ -246,7 +245,7 @@ class LabelStore:
         files = [path for path in files if osp.exists(path)]
         if stored is None and any(map(osp.getsize, files)):
             raise ValueError(
-                f'{self._header.path} is missing, so that nobody knows what the labels beside it are of. '
+                f'{self._header.path} is missing, so the run that the labels beside it belong to is unknown. '
                 'Restore it, or delete the folder to record anew'
             )
         # A longer store remains as long.

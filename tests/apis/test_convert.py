@@ -384,10 +384,10 @@ def test_the_number_of_heads_is_asked_for(tmp_path, capsys):
 @pytest.mark.parametrize(
     'spoil, message',
     [
-        (lambda s: s.pop('blocks.1.mlp.fc1.weight'), 'no whole DeiT.*ffn'),
-        (lambda s: s.pop('pos_embed'), 'no whole DeiT.*pos_embed'),
+        (lambda s: s.pop('blocks.1.mlp.fc1.weight'), 'not a whole DeiT.*ffn'),
+        (lambda s: s.pop('pos_embed'), 'not a whole DeiT.*pos_embed'),
         (lambda s: s.update(extra=torch.ones(1)), 'no place for extra'),
-        (lambda s: s.update({'blocks.1.norm1.weight': torch.ones(3)}), 'no whole DeiT.*ln1'),
+        (lambda s: s.update({'blocks.1.norm1.weight': torch.ones(3)}), 'not a whole DeiT.*ln1'),
     ],
 )
 def test_what_is_no_whole_deit_is_not_written(spoil, message, tmp_path):

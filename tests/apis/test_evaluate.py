@@ -445,8 +445,8 @@ def test_folders_that_are_not_there(tmp_path, capsys):
     absent = str(tmp_path / 'absent')
     for arguments, message in [
         (['--data', str(tmp_path)], 'holds no images: there must be one'),
-        (['--data', absent], f'--data {absent!r} is no folder'),
-        (['--data', str(tmp_path), '--weights', absent], f'--weights {absent!r} is no folder'),
+        (['--data', absent], f'--data {absent!r} is not a folder'),
+        (['--data', str(tmp_path), '--weights', absent], f'--weights {absent!r} is not a folder'),
     ]:
         assert main(['evaluate', TINY, *arguments]) == 2
         assert message in capsys.readouterr().err

@@ -200,7 +200,7 @@ def test_layer_depth_for_layer_wise_decay():
     [
         (dict(arch='huge'), "'huge' is unknown.*'base', 'small', 'tiny'"),
         (dict(arch=dict(embed_dims=8)), 'lacks .*num_heads'),
-        (dict(arch={**ARCH, 'num_heads': 5}), 'no multiple of num_heads'),
+        (dict(arch={**ARCH, 'num_heads': 5}), 'not a multiple of num_heads'),
         (dict(img_size=30), r'img_size \(30, 30\).*patch_size \(8, 8\)'),
         (dict(drop_path_rate=1.0), r'1.0 is not in \[0, 1\)'),
         (dict(frozen_stages=4), r'4 is not in \[-1, 3\]'),

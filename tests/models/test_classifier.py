@@ -339,7 +339,7 @@ def test_wrong_pairs_fail_at_build(distilled_cfg, change, message):
             dict(type='TimmClassifier', model_name='resnet10t'),
             r'\(4, 1000\) and the student \(4, 5\)',
         ),
-        (dict(type='GlobalAveragePooling'), 'is no classifier'),
+        (dict(type='GlobalAveragePooling'), 'is not a classifier'),
         (dict(type='ImageClassifier', backbone=dict(type='DeiT', arch=ARCH)), 'gives no logits'),
     ],
 )

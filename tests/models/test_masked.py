@@ -178,7 +178,7 @@ def test_mask_of_the_wrong_shape(shape):
     message = re.escape(f'mask {shape} is not (2, 4, 4)')
     with pytest.raises(ValueError, match=message):
         backbone()(torch.randn(2, 3, 32, 32), torch.ones(shape))
-    with pytest.raises(ValueError, match='image .* is no multiple'):
+    with pytest.raises(ValueError, match='image .* is not a multiple'):
         backbone()(torch.randn(2, 3, 30, 32), torch.ones(2, 4, 4))
 
 

@@ -87,7 +87,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 class _Removals:
-    """A file backend that takes note of what is to be removed, and does all else.
+    """A file backend that notes removals instead of carrying them out.
 
     Args:
         backend: mmengine's.

@@ -1,4 +1,4 @@
-"""A model that is evaluated holds what its checkpoint holds."""
+"""A check that the model holds what its checkpoint holds."""
 
 import logging
 
@@ -18,7 +18,7 @@ _OPTIONAL = ('dist_token', 'mask_token')
 
 @HOOKS.register_module()
 class FilledModelHook(Hook):
-    """Compares a model with the checkpoint that was loaded, and evaluates none that it does not fill.
+    """Checks that a checkpoint fills the model, and stops the evaluation of one that it does not fill.
 
     mmengine prints a warning of what is missing and goes on with random weights. To fine-tune that is
     as it should be: a head for other classes is drawn anew, and so is a distillation token that the
@@ -33,7 +33,7 @@ class FilledModelHook(Hook):
         self._given: dict | None = None  # the state dict, while a checkpoint is loaded
 
     def before_run(self, runner) -> None:
-        """Watch what is loaded into the model."""
+        """Register the load hooks."""
         model = unwrap(runner.model)
         if model is not self._watched:
             self._watched = model
@@ -42,7 +42,7 @@ class FilledModelHook(Hook):
             model.register_load_state_dict_post_hook(self._after_loading)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """A checkpoint was read, and is about to be loaded into the model."""
+        """Called after a checkpoint was read and before it is loaded into the model."""
         if any(isinstance(module, DeiT) for module in unwrap(runner.model).modules()):
             # Where other hooks look for it; in facebookresearch/deit's files it is `model`.
             checkpoint.setdefault('state_dict', weights_of(checkpoint))

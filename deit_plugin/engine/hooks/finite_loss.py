@@ -1,4 +1,4 @@
-"""Stopping where training has gone wrong."""
+"""Stops training at a loss that is not finite."""
 
 import torch
 from mmengine.hooks import Hook

@@ -1,4 +1,4 @@
-"""Random draws that an interrupted and resumed training repeats."""
+"""Seeding, so that a resumed training repeats all random draws."""
 
 import torch
 from mmengine.dist import all_reduce, broadcast_object_list, get_rank, get_world_size

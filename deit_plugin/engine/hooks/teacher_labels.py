@@ -62,17 +62,17 @@ class TeacherLabelsHook(Hook):
         )
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        """Say which iteration it is."""
+        """Set the iteration."""
         if (labels := _labels(runner)) is not None:
             labels.iteration = runner.iter
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        """What is asked from here on is not of the training."""
+        """Reset the iteration: only those of the training are recorded."""
         if (labels := _labels(runner)) is not None:
             labels.iteration = None
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """What the checkpoint stands on is on the disk before it is."""
+        """Flush the labels before the checkpoint that relies on them is written."""
         if (labels := _labels(runner)) is not None and labels.store:
             labels.store.flush()
 
