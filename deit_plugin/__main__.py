@@ -76,6 +76,9 @@ def _add_evaluate(commands):
     command.add_argument('--workers', type=int, default=4)
     command.add_argument('--json', dest='output', metavar='FILE', help='for the results')
     command.add_argument('--force', action='store_true', help='replace that file')
+    command.add_argument(
+        '--skip-broken', action='store_true', help='look for broken images first, and leave them out'
+    )
     command.set_defaults(run=_evaluate)
 
 

@@ -11,8 +11,9 @@ import torch
 from mmengine.runner import CheckpointLoader
 from safetensors.torch import save_file
 
-from ..checkpoints.contents import weights_of
+from ..checkpoints.contents import check_weights, weights_of
 from ..checkpoints.names import FORMATS, Weights, from_mmpretrain, some, to_mmpretrain
+from ..checkpoints.reading import DIGEST, digest
 from ..checkpoints.recorded import architecture, classes_of, config_of, meta_of, section
 from ..models import DeiT
 from .transformers_config import PROCESSOR, model_config, processor_config
@@ -101,6 +102,7 @@ def read_source(source: str, ema: bool = False, num_heads: int | None = None) ->
     if found is None:
         raise ValueError(f'{source} is of no DeiT that is known here: there is no place for {some(weights)}')
     weights = {k: v for k, v in weights.items() if not k.startswith('data_preprocessor.')}
+    check_weights(weights, source)
     _check_complete(weights, source)
     meta = meta_of(checkpoint)
     return Source(source, weights, config_of(meta), classes_of(meta, weights), num_heads)
@@ -142,7 +144,7 @@ WRITERS = dict(
 
 
 def _save_safetensors(weights: dict, path: str):
-    save_file(weights, path, dict(format='pt'))
+    save_file(weights, path, {'format': 'pt', DIGEST: digest(weights)})
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(path, 0o666 & ~umask)  # else it is the owner's alone

@@ -9,24 +9,21 @@ import tempfile
 import time
 import uuid
 from collections.abc import Sequence
-from inspect import signature
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import CheckpointLoader, Runner
 from mmengine.utils import ProgressBar
 from mmpretrain.apis.model import ModelHub
-from mmpretrain.datasets.custom import CustomDataset
-from timm.data import ImageNetInfo
 
 from ..checkpoints.atomic import write_whole
 from ..checkpoints.contents import weights_of
-from ..checkpoints.names import some, to_mmpretrain
+from ..checkpoints.names import to_mmpretrain
 from ..engine import FilledModelHook
 from .hub import variants
+from .image_list import labels_of, leave_out_broken, list_images
 
 METRICS = dict(top1='accuracy/top1', top5='accuracy/top5')
-EXTENSIONS = signature(CustomDataset).parameters['extensions'].default
 _SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors', '.h5', '')
 
 
@@ -38,6 +35,7 @@ def evaluate(
     workers: int = 4,
     output: str | None = None,
     force: bool = False,
+    skip_broken: bool = False,
 ) -> list[dict]:
     """Evaluate variants, and print published and measured figures.
 
@@ -56,21 +54,23 @@ def evaluate(
         output (str, optional): A file for the results as JSON, written anew
             after each variant.
         force (bool): Whether to replace that file. Defaults to False.
+        skip_broken (bool): Whether to look for broken images first and leave them out, instead of failing
+            at the first. Defaults to False.
 
     Returns:
         list[dict]: For each name ``name``, ``published`` and ``measured``
         (``top1`` and ``top5``, in percent), ``difference`` of the top-1,
         ``parameters``, ``images``, ``images_per_second`` (reading included)
-        and ``weights``, or ``name`` and ``error``.
+        and ``weights``, or ``name`` and ``error``; with ``skip_broken`` also ``broken``, a
+        line about each image that was left out.
 
     Raises:
         FileExistsError: If ``output`` exists and is not to be replaced.
+        OSError: If ``output`` cannot be written.
         ValueError: If a name is unknown or the folder holds no images.
     """
-    if output and osp.exists(output) and not force:
-        raise FileExistsError(f'{output} is there already: choose another name, or replace it with --force')
-    if output and osp.isdir(output):
-        raise FileExistsError(f'{output} is a folder: name a file')
+    if output:
+        _check_output(output, force)
     if weights and not osp.isdir(weights):
         raise FileNotFoundError(f'--weights {weights!r} is not a folder')
     names = list(names) or variants(published_weights=True)
@@ -78,11 +78,12 @@ def evaluate(
         raise ValueError(
             f'{unknown} are no variants: choose from {", ".join(variants())}, or give a config (.py)'
         )
-    images = _images(data)
+    images = list_images(data)
+    broken = leave_out_broken(images, workers) if skip_broken else []
     results = []
     for name in names:
         print(f'{name}: {sum(map(len, images.values()))} images', file=sys.stderr)
-        result = dict(name=name)
+        result = dict(name=name, broken=broken) if skip_broken else dict(name=name)
         try:
             result.update(_evaluate_one(name, images, weights, batch_size, workers))
         except Exception as error:  # the others are evaluated all the same
@@ -93,6 +94,21 @@ def evaluate(
             write_whole(output, json.dumps(results, indent=2).encode())
     print(table(results))
     return results
+
+
+def _check_output(output: str, force: bool):
+    """Before hours of evaluation, not after."""
+    if osp.isdir(output):
+        raise FileExistsError(f'{output} is a folder: name a file')
+    if osp.exists(output) and not force:
+        raise FileExistsError(f'{output} is there already: choose another name, or replace it with --force')
+    folder = osp.dirname(osp.abspath(output))
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f'--json {output} cannot be written ({error}): choose another place') from error
 
 
 def table(results: Sequence[dict]) -> str:
@@ -131,41 +147,6 @@ def _accuracies(accuracy: dict[str, float], digits: int) -> str:
     return ' / '.join(f'{accuracy[k]:.{digits}f}' if k in accuracy else '-' for k in METRICS)
 
 
-def _images(data: str) -> dict[str, list[str]]:
-    """The paths of the images of each class, below ``data``."""
-    folder = osp.join(data, 'val')
-    folder = folder if osp.isdir(folder) else data
-    if not osp.isdir(folder):
-        raise FileNotFoundError(f'--data {data!r} is not a folder')
-    images = {}
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.is_dir() and not entry.name.startswith('.'):
-            images[entry.name] = sorted(
-                osp.join(parent, file)
-                for parent, _, files in os.walk(entry.path)
-                for file in files
-                if file.lower().endswith(EXTENSIONS)
-            )
-    if not any(images.values()):
-        raise ValueError(
-            f'{folder} holds no images: there must be one folder of them a class ({", ".join(EXTENSIONS)})'
-        )
-    return images
-
-
-def _labels(folders: Sequence[str], num_classes: int) -> list[int]:
-    imagenet = ImageNetInfo('imagenet-1k').label_names()
-    if num_classes == len(imagenet) and set(folders) <= set(imagenet):
-        return [imagenet.index(folder) for folder in folders]
-    if len(folders) == num_classes:
-        return list(range(num_classes))
-    raise ValueError(
-        f'the model has {num_classes} classes, but there are {len(folders)} '
-        f'folders ({some(folders)}), not all of which are named as those of '
-        'ImageNet-1k'
-    )
-
-
 def _weights_of(name: str, published: str | None, folder: str | None) -> str:
     stem = osp.splitext(osp.basename(name))[0]
     if folder is None:
@@ -194,7 +175,7 @@ def _evaluate_one(
     num_classes = _match_classes(cfg, path)
     if num_classes != published_classes:
         published = {}  # of ImageNet
-    labels = _labels(list(images), num_classes)
+    labels = labels_of(list(images), num_classes)
     rate = Rate(sum(map(len, images.values())))
     with tempfile.TemporaryDirectory() as scratch:
         listing = osp.join(scratch, 'images.txt')
@@ -202,7 +183,7 @@ def _evaluate_one(
             for label, paths in zip(labels, images.values()):
                 file.writelines(f'{osp.abspath(p)} {label}\n' for p in paths)
         dataset = cfg.test_dataloader.dataset
-        cfg.test_dataloader.dataset = dict(type='CustomDataset', ann_file=listing, pipeline=dataset.pipeline)
+        cfg.test_dataloader.dataset = dict(type='ImageFolder', ann_file=listing, pipeline=dataset.pipeline)
         cfg.test_dataloader.update(
             batch_size=batch_size, num_workers=workers, persistent_workers=False, drop_last=False
         )

@@ -1,5 +1,7 @@
 """Record a teacher's answers without training the student."""
 
+import os
+
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -17,7 +19,15 @@ def label(
         cfg_options (dict, optional): Changes of the config.
         work_dir (str): For the log. Defaults to ``'work_dirs/label'``.
         launcher (str): As for mmengine's ``Runner``. Defaults to ``'none'``.
+
+    Raises:
+        ValueError: If the launcher is not running.
     """
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise ValueError(
+            '--launcher pytorch needs torchrun: `torchrun --nproc_per_node 8 -m deit_plugin label CONFIG '
+            '--launcher pytorch`'
+        )
     cfg = Config.fromfile(config)
     cfg.merge_from_dict(cfg_options or {})
     cfg.train_cfg.pop('by_epoch', None)

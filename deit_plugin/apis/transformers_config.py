@@ -73,8 +73,9 @@ def _image_size(source, num_patches: int, patch: int):
         config_beside(source.name).get('image_size'),
         math.isqrt(num_patches) * patch,
     ):
-        height, width = _pair(size) if size else (0, 0)
-        if height // patch * (width // patch) == num_patches:
+        sides = _pair(size)
+        height, width = sides if len(sides) == 2 and all(type(s) is int for s in sides) else (0, 0)
+        if min(height, width) > 0 and height // patch * (width // patch) == num_patches:
             return size
     raise ValueError(
         f'{source.name} has {num_patches} patch positions, which make no square, so the size of its '

@@ -1,7 +1,9 @@
 """Atomic writes: a file is there whole or not at all."""
 
+import errno
 import os
 import os.path as osp
+import shutil
 import tempfile
 
 from mmengine.fileio import LocalBackend, register_backend
@@ -16,8 +18,9 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
         OSError: If the disk has no room, or the folder cannot be written. The file is as it was.
     """
     path = osp.abspath(path)
-    os.makedirs(osp.dirname(path), exist_ok=True)
-    handle, partial = tempfile.mkstemp(PARTIAL, osp.basename(path) + '.', osp.dirname(path))
+    folder, name = osp.split(path)
+    os.makedirs(folder, exist_ok=True)
+    handle, partial = tempfile.mkstemp(PARTIAL, name + '.', folder)
     try:
         with open(handle, 'wb') as file:
             file.write(content)
@@ -27,6 +30,15 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
         os.umask(umask)
         os.chmod(partial, 0o666 & ~umask)  # else it is the owner's alone
         os.replace(partial, path)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(
+            errno.ENOSPC,
+            f'No room for {len(content) / 1e6:,.1f} MB, {shutil.disk_usage(folder).free / 1e6:,.1f} MB are '
+            'free. What was there is as it was. Make room, and go on with --resume',
+            path,
+        ) from error
     finally:
         if osp.exists(partial):
             os.remove(partial)

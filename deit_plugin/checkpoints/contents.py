@@ -1,8 +1,11 @@
 """The layout of checkpoint files: where the weights are."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+import torch
 from mmengine.logging import print_log
+
+from .names import Weights, some
 
 # mmengine and timm, facebookresearch/deit.
 _WEIGHTS = ('state_dict', 'model')
@@ -39,3 +42,48 @@ def weights_of(checkpoint: Mapping, source: str = 'the checkpoint', average: boo
         if isinstance(checkpoint.get(key), Mapping):
             return dict(checkpoint[key])
     return dict(checkpoint)
+
+
+def check_weights(weights: Mapping, source: str = 'The file', integers: Collection[str] = ()) -> Weights:
+    """Refuse what cannot be a weight: every one is a dense floating-point tensor of finite values.
+
+    Half and double precision are weights too, and are cast where they are loaded; the log says so.
+
+    Args:
+        weights (Mapping): By name.
+        source (str): What the file is called, for messages.
+        integers (Collection[str]): Names under which a model has integers, as batch norms count their
+            batches.
+
+    Raises:
+        ValueError: If a name is not a string, or a value is not a weight; the first few are named.
+    """
+    wrong, cast = [], set()
+    for name, value in weights.items():
+        if reason := _not_a_weight(name, value, name in integers):
+            wrong.append(f'{name} ({reason})')
+        elif value.is_floating_point() and value.dtype != torch.float32:
+            cast.add(str(value.dtype).removeprefix('torch.'))
+    if wrong:
+        raise ValueError(f'{source} holds what is not a weight: {some(wrong)}')
+    if cast:
+        print_log(f'{source} holds weights in {" and ".join(sorted(cast))}', logger='current')
+    return dict(weights)
+
+
+def _not_a_weight(name, value, integer: bool) -> str:
+    if not isinstance(name, str):
+        return 'its name is not text'
+    if not isinstance(value, torch.Tensor):
+        return f'it is a {type(value).__name__}'
+    if value.layout != torch.strided or value.is_quantized:
+        return 'it is not a dense tensor'
+    if value.device.type == 'meta':
+        return 'it has no values'
+    if value.untyped_storage().nbytes() < value.numel() * value.element_size():
+        return f'its shape {tuple(value.shape)} is larger than its memory'
+    if integer and not value.is_floating_point():
+        return ''
+    if not value.is_floating_point() or value.element_size() < 2:
+        return str(value.dtype).removeprefix('torch.')
+    return '' if torch.isfinite(value).all() else 'it holds NaN or infinity'

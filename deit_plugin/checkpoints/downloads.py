@@ -4,11 +4,16 @@ import hashlib
 import os
 import os.path as osp
 import re
+import uuid
+from urllib.error import ContentTooShortError
 from urllib.parse import urlparse
+from urllib.request import urlretrieve
 
 import torch
 from filelock import FileLock
+from mmengine.logging import print_log
 
+from .atomic import PARTIAL
 from .reading import FOLDER_FILES, file_in, shards_of
 
 
@@ -40,6 +45,7 @@ def fetch(filename: str) -> str:
     all of them may ask.
 
     Raises:
+        OSError: If the download breaks off. Nothing is kept of it.
         ValueError: If what was downloaded does not have the hash in its name. It is not kept.
     """
     path = local_file(filename)
@@ -48,13 +54,29 @@ def fetch(filename: str) -> str:
     os.makedirs(osp.dirname(path), exist_ok=True)
     with FileLock(path + '.lock'):
         if not osp.exists(path):
-            try:
-                torch.hub.download_url_to_file(filename, path, published_hash(filename))
-            except RuntimeError as error:  # torch.hub's only one: another hash
-                raise ValueError(
-                    f'{filename} is not the published file: {error}. Try again, or download it by other means'
-                ) from error
+            _download(filename, path)
     return path
+
+
+def _download(address: str, path: str):
+    # torch.hub's takes a download that breaks off for whole; the standard library's does not.
+    partial = f'{path}.{uuid.uuid4().hex}{PARTIAL}'
+    print_log(f'Downloading {address}', logger='current')
+    try:
+        urlretrieve(address, partial)
+        expected = published_hash(address)
+        found = _sha256([partial])
+        if expected and not found.startswith(expected):
+            raise ValueError(
+                f'{address} is not the published file: its SHA-256 begins with {found[: len(expected)]}, '
+                f'not with {expected}. Try again, or download it by other means'
+            )
+        os.replace(partial, path)
+    except ContentTooShortError as error:
+        raise OSError(f'{address} broke off: {error.reason}. Try again') from error
+    finally:
+        if osp.exists(partial):
+            os.remove(partial)
 
 
 def content_hash(path: str) -> str:
@@ -65,6 +87,10 @@ def content_hash(path: str) -> str:
         is_index = file.read(1) == b'{'
     if is_index:
         files += shards_of(path)
+    return _sha256(files)
+
+
+def _sha256(files: list[str]) -> str:
     digest = hashlib.sha256()
     for name in files:
         with open(name, 'rb') as file:

@@ -1,63 +1,34 @@
 """mmengine's checkpoint loaders, reading data only.
 
 mmengine 0.10.7 keeps its logs in each checkpoint as objects that ``torch.load(weights_only=True)``, the
-default since torch 2.6, does not know, so it cannot read its own checkpoints; and it unpickles what it
-downloads with code allowed. Here
+default since torch 2.6, does not know, so it cannot read its own checkpoints; it unpickles what it
+downloads with code allowed; and it runs the config in a checkpoint that it resumes. Here
 
 - exactly mmengine's logs, and the arguments that timm's and the reference's scripts store, are allowed
-  in a file that is read as data;
+  in a file that is read as data (``safe_globals``);
 - every scheme of mmengine that downloads reads the file like a local one;
-- what mmengine cannot read at all (see ``reading``) is read.
+- the checksums in a file are compared with its content;
+- a config in a checkpoint keeps its literals, and loses its code;
+- what mmengine cannot read at all (``reading``) is read.
 
 Everything else is mmengine's own, torch's switch ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`` included.
 """
 
-import argparse
 import os.path as osp
 import pickle
 import re
+import zipfile
 
-import numpy as np
-import torch
-from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from .downloads import fetch
 from .reading import classes_beside, file_in, reader_of
+from .recorded import without_code
+from .safe_globals import allow_mmengine_checkpoints
 
 # In the message with which torch refuses an object, not a damaged file.
-_REFUSED = r'(?i)[^\n]*(unsupported (global|class|operand)|unrecognized function|allowlisted)[^\n]*'
-
-
-def _history_statistic(owner: type, name: str):
-    """Stands for ``getattr``, by which a ``HistoryBuffer`` stores its statistics, and gives nothing
-    else of anything."""
-    if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
-        return getattr(owner, name)
-    raise pickle.UnpicklingError(f'Unsupported global: GLOBAL getattr({owner!r}, {name!r})')
-
-
-def allow_mmengine_checkpoints():
-    """Let ``torch.load(weights_only=True)`` read mmengine's checkpoints."""
-    numbers = {type(np.dtype(code)) for code in '?bhilqBHILQefd'}
-    reconstruct = np.ndarray(0).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    torch.serialization.add_safe_globals(
-        [
-            HistoryBuffer,
-            argparse.Namespace,
-            np.ndarray,
-            np.dtype,
-            *numbers,
-            (_history_statistic, 'builtins.getattr'),
-            # numpy 1 and 2 store the same functions under different names.
-            (reconstruct, 'numpy._core.multiarray._reconstruct'),
-            (reconstruct, 'numpy.core.multiarray._reconstruct'),
-            (scalar, 'numpy._core.multiarray.scalar'),
-            (scalar, 'numpy.core.multiarray.scalar'),
-        ]
-    )
+_REFUSED = r'(?i)[^\n]*(unsupported (global|class)|unrecognized function|allowlisted)[^\n]*'
 
 
 def load_from_local(filename: str, map_location=None):
@@ -83,7 +54,8 @@ def load_from_local(filename: str, map_location=None):
         if reader is None:
             # Again, since who allows one of them for a while, as timm does, forbids it afterwards.
             allow_mmengine_checkpoints()
-            checkpoint = mmengine_checkpoint.load_from_local(path, map_location)
+            check_zip(path)
+            checkpoint = without_code(mmengine_checkpoint.load_from_local(path, map_location))
         else:
             checkpoint = dict(state_dict=reader(path))
     except (FileNotFoundError, ModuleNotFoundError):
@@ -95,6 +67,24 @@ def load_from_local(filename: str, map_location=None):
             checkpoint = dict(state_dict=checkpoint)
         checkpoint.setdefault('meta', dict(dataset_meta=dict(classes=classes)))
     return checkpoint
+
+
+def check_zip(path: str):
+    """Compare the content of a file of PyTorch with its checksums, which ``torch.load`` does not.
+
+    Raises:
+        ValueError: If it is damaged, or if it is no file of ``torch.save``.
+    """
+    with open(path, 'rb') as file:
+        start = file.read(2)
+    if start not in (b'PK', b'\x80\x02') and not re.match(rb'\x80[\x00-\x05]', start):
+        raise ValueError('it does not begin like a file of torch.save')
+    if start != b'PK':
+        return  # the format of before torch 1.6 has none
+    with zipfile.ZipFile(path) as archive:
+        # With `torch.serialization.set_crc32_options(False)` all are 0.
+        if any(info.CRC for info in archive.infolist()) and (name := archive.testzip()):
+            raise ValueError(f'its part {name} does not match its checksum')
 
 
 def _explained(error: Exception, path: str) -> Exception:

@@ -95,7 +95,7 @@ def to_mmpretrain(state_dict: Weights) -> tuple[str | None, Weights]:
         ValueError: If the weights are timm's or transformers', but not all of them are those of a
             DeiT.
     """
-    if not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
+    if not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state_dict.items()):
         return None, state_dict
     names = {name: re.sub(r'^((module|_orig_mod)\.)+', '', name) for name in state_dict}
     found = _library(names.values())
@@ -236,7 +236,7 @@ def _fuse_qkv(state_dict: dict) -> Sequence[str]:
 
 def some(names: Sequence[str], limit: int = 5) -> str:
     """The first few names, and how many more there are."""
-    names = list(names)
+    names = [str(name) for name in names]
     shown = ', '.join(names[:limit]) or 'none'
     more = len(names) - limit
     return f'{shown} and {more} more' if more > 0 else shown

@@ -3,6 +3,7 @@
 What a file is shows in its content, not in its name.
 """
 
+import hashlib
 import json
 import os.path as osp
 import re
@@ -11,9 +12,9 @@ from collections.abc import Callable
 import torch
 from safetensors import safe_open
 
-from .names import some
+from .names import Weights, some
 
-Weights = dict[str, torch.Tensor]
+DIGEST = 'weights_sha256'  # in the metadata of safetensors that this package writes
 
 # What transformers calls its files, in the order in which they are taken.
 FOLDER_FILES = (
@@ -119,21 +120,44 @@ def _weight_map(index: str) -> dict[str, str]:
 
 def _read_safetensors(path: str) -> Weights:
     with safe_open(path, 'pt') as file:
-        return {name: file.get_tensor(name) for name in file.keys()}
+        weights = {name: file.get_tensor(name) for name in file.keys()}
+        expected = (file.metadata() or {}).get(DIGEST)
+    if expected and expected != digest(weights):
+        raise ValueError('its weights do not match the SHA-256 in its metadata')
+    return weights
 
 
 def _read_shards(index: str) -> Weights:
     weights: Weights = {}
     for path in shards_of(index):
         reader = reader_of(path)
-        if reader is None:
-            part = torch.load(path, map_location='cpu')
-            weights.update(part.get('state_dict', part))
-        else:
-            weights.update(reader(path))
+        if reader is _read_shards:
+            raise ValueError(f'its part {osp.basename(path)} is an index too')
+        weights.update(torch.load(path, map_location='cpu') if reader is None else reader(path))
     if missing := sorted(_weight_map(index).keys() - weights.keys()):
         raise ValueError(f'its files lack {some(missing)}')
     return weights
+
+
+def digest(weights: Weights) -> str:
+    """SHA-256 of weights, their names, shapes and types."""
+    found = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
+        found.update(f'{name} {value.dtype} {tuple(value.shape)}\n'.encode())
+        found.update(value.flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _not_in_the_file(item) -> str:
+    """Why the values of an HDF5 data set are not those in the file itself, or nothing."""
+    if item.external or item.is_virtual:
+        return 'lies in another file'
+    if item.dtype.kind != 'f':
+        return f'is of type {item.dtype}, not of numbers'
+    if item.id.get_storage_size() < item.nbytes:  # Keras does not compress
+        return f'declares {item.nbytes} bytes and holds {item.id.get_storage_size()}'
+    return ''
 
 
 def _read_keras(path: str) -> Weights:
@@ -151,6 +175,8 @@ def _read_keras(path: str) -> Weights:
         # LAYER/MODEL/deit/encoder/layer_._0/.../kernel:0
         name = '.'.join(name.split('/')[2:]).replace('layer_._', 'layer.')
         name = re.sub(r':\d+$', '', name)
+        if reason := _not_in_the_file(item):
+            raise ValueError(f'its data set {item.name} {reason}')
         value = torch.from_numpy(item[()])
         if name.endswith('.kernel'):  # input channels come before output channels
             value = value.T if value.ndim == 2 else value.permute(3, 2, 0, 1)

@@ -1,7 +1,7 @@
 """Config, classes and architecture that a checkpoint records; the config is parsed, never run."""
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
@@ -15,28 +15,46 @@ def meta_of(checkpoint: Mapping) -> Mapping:
 
 
 def config_of(meta: Mapping) -> dict:
-    """The config of the run, which mmengine stores as the text of a Python file.
+    """The config of the run, which mmengine stores as the text of a Python file; see
+    :func:`literals_of`."""
+    return literals_of(meta.get('cfg', ''))
 
-    Returns:
-        dict: The assignments that are literals and calls of ``dict``; others are left out.
+
+def literals_of(text) -> dict:
+    """The assignments in a Python file whose values are literals or calls of ``dict`` with literals.
+
+    Args:
+        text (str): The file. Anything else, and what is not Python, has none.
     """
+    if not isinstance(text, str):
+        return {}
     try:
-        body = ast.parse(meta.get('cfg', '')).body
-    except (SyntaxError, TypeError, ValueError):
+        body = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     values = {}
     for node in body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             try:
                 values[node.targets[0].id] = _value(node.value)
-            except ValueError:
+            except (ValueError, TypeError, RecursionError, MemoryError):
                 pass  # more than a literal
     return values
 
 
+def without_code(checkpoint):
+    """A checkpoint whose ``meta['config']``, a Python file that mmengine runs when it resumes, keeps
+    nothing but literals."""
+    meta = checkpoint.get('meta') if isinstance(checkpoint, Mapping) else None
+    if isinstance(meta, MutableMapping) and 'config' in meta:
+        literals = literals_of(meta['config'])
+        meta['config'] = ''.join(f'{name} = {value!r}\n' for name, value in literals.items())
+    return checkpoint
+
+
 def _value(node: ast.expr):
     if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict':
-        return {keyword.arg: _value(keyword.value) for keyword in node.keywords}
+        return {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
     if isinstance(node, (ast.List, ast.Tuple)):
         return [_value(item) for item in node.elts]
     return ast.literal_eval(node)

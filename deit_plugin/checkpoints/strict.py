@@ -5,7 +5,7 @@ import re
 import torch.nn as nn
 from mmengine.runner import CheckpointLoader
 
-from .contents import weights_of
+from .contents import check_weights, weights_of
 
 
 def load_strict(model: nn.Module, filename: str):
@@ -20,7 +20,9 @@ def load_strict(model: nn.Module, filename: str):
         ValueError: If a parameter is missing, has another shape, or is not of the model.
     """
     weights = weights_of(CheckpointLoader.load_checkpoint(filename, 'cpu'), filename)
-    weights = {re.sub(r'^module\.', '', name): value for name, value in weights.items()}
+    integers = {name for name, value in model.state_dict().items() if not value.is_floating_point()}
+    weights = {re.sub(r'^module\.', '', str(name)): value for name, value in weights.items()}
+    check_weights(weights, filename, integers)
     try:
         missing, unexpected = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:

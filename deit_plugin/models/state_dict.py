@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, MutableMapping, Sequence
 
+import torch
 from mmengine.logging import print_log
 
-from ..checkpoints.contents import weights_of
+from ..checkpoints.contents import check_weights, weights_of
 from ..checkpoints.names import some, to_mmpretrain
 from ..checkpoints.pos_embed import fit_pos_embed
 
@@ -31,6 +32,11 @@ def translate(deit, state_dict: MutableMapping, own: str, parts: Sequence[str] =
     """
     if isinstance(state_dict.get('model'), Mapping):  # facebookresearch/deit's files
         _replace(state_dict, weights_of(state_dict))
+    if not all(isinstance(key, str) for key in state_dict):
+        raise ValueError(f'The names in the state dict are not text: {some(map(repr, state_dict))}')
+    if own:  # the DeiT's own share is checked when it is loaded
+        others = {k: v for k, v in state_dict.items() if isinstance(v, torch.Tensor) and k[: len(own)] != own}
+        check_weights(others, 'The state dict', integers=others)
     if own and any(key.startswith(own) for key in state_dict):
         # mmcls 0.x keeps what its moving average replaced, as copies.
         for key in [k for k in state_dict if k.startswith(f'ema_{own[:-1]}_')]:
@@ -103,6 +109,7 @@ def fit_state_dict(deit, state_dict: MutableMapping, prefix: str):
             grid whose sides are unknown.
     """
     own = {prefix + name: value for name, value in deit.state_dict().items()}
+    check_weights({k: v for k, v in state_dict.items() if k in own}, 'The state dict')
     layers = {k for k in state_dict if k.startswith(f'{prefix}layers.')}
     _refuse(deit, unknown=layers - own.keys())
     _fit_positions(deit, state_dict, prefix)

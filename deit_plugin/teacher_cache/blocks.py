@@ -6,6 +6,20 @@ import zlib
 import numpy as np
 
 
+def check_sizes(mode, iterations, batch_size, num_classes, rank, world_size, topk):
+    """Refuse arguments of a store that are out of range."""
+    if (
+        mode not in ('record', 'replay', 'auto')
+        or min(iterations, batch_size, num_classes, world_size) < 1
+        or not 0 <= rank < world_size
+        or not 0 <= topk <= num_classes
+    ):
+        raise ValueError(
+            f'Out of range: mode={mode!r}, iterations={iterations}, batch_size={batch_size}, '
+            f'num_classes={num_classes}, rank={rank}, world_size={world_size}, topk={topk}'
+        )
+
+
 def block_dtype(batch_size: int, num_classes: int, topk: int) -> np.dtype:
     """A checksum (uint32), the class indices (batch_size, ) or (batch_size, topk), and with ``topk``
     their probabilities (float16)."""

@@ -7,6 +7,8 @@ import shutil
 
 from filelock import FileLock, Timeout
 
+PATIENCE = 30.0  # seconds that the workers of a killed training may hold a lock
+
 
 def lock(path: str) -> FileLock | None:
     """A lock that is held until its ``release``, or None on a file system without locks.
@@ -14,9 +16,9 @@ def lock(path: str) -> FileLock | None:
     Raises:
         BlockingIOError: If another process holds it.
     """
-    held = FileLock(path + '.lock', timeout=0)
+    held = FileLock(path + '.lock')
     try:
-        held.acquire()
+        held.acquire(timeout=PATIENCE)
     except Timeout:
         raise BlockingIOError(
             errno.EWOULDBLOCK,

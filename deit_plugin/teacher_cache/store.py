@@ -9,7 +9,7 @@ import time
 import numpy as np
 from mmengine.logging import print_log
 
-from .blocks import block_dtype, checksum, make_block
+from .blocks import block_dtype, check_sizes, checksum, make_block
 from .disk import free_bytes, lock, reserve
 from .header import Header
 
@@ -25,9 +25,8 @@ class LabelStore:
     iteration: a checksum (uint32), the class indices (uint16, or uint32 above 65,535 classes) and, with
     ``topk``, their probabilities (float16). A block whose checksum is 0 is a hole: not recorded.
 
-    A process that is killed, even inside :meth:`write`, leaves holes, never wrong labels. A power cut may
-    lose what was recorded since the last :meth:`flush`, and in any order: a block of which only a part
-    reached the disk does not match its checksum, and :meth:`read` reports it.
+    A process that is killed leaves holes, never wrong labels. A power cut may lose what was recorded since
+    the last :meth:`flush`; a block that is only partly on the disk does not match its checksum.
 
     Args:
         path (str): The folder, one for all ranks.
@@ -64,7 +63,7 @@ class LabelStore:
         world_size: int = 1,
         topk: int = 0,
     ):
-        self._check(mode, iterations, batch_size, num_classes, rank, world_size, topk)
+        check_sizes(mode, iterations, batch_size, num_classes, rank, world_size, topk)
         self.path, self.mode, self.rank = os.fspath(path), mode, rank
         self.file = osp.join(self.path, f'rank{rank}.labels')
         self.iterations, self.num_classes = int(iterations), int(num_classes)
@@ -91,19 +90,6 @@ class LabelStore:
         except BaseException:
             self.close()
             raise
-
-    @staticmethod
-    def _check(mode, iterations, batch_size, num_classes, rank, world_size, topk):
-        if (
-            mode not in ('record', 'replay', 'auto')
-            or min(iterations, batch_size, num_classes, world_size) < 1
-            or not 0 <= rank < world_size
-            or not 0 <= topk <= num_classes
-        ):
-            raise ValueError(
-                f'Out of range: mode={mode!r}, iterations={iterations}, batch_size={batch_size}, '
-                f'num_classes={num_classes}, rank={rank}, world_size={world_size}, topk={topk}'
-            )
 
     @property
     def summary(self) -> str:

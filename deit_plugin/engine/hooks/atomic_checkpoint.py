@@ -3,9 +3,12 @@
 import glob
 import os
 import os.path as osp
+from collections.abc import Callable
 
+from filelock import FileLock, Timeout
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from mmpretrain.registry import HOOKS
 
 from ...checkpoints.atomic import PARTIAL, write_whole
@@ -17,7 +20,10 @@ class AtomicCheckpointHook(CheckpointHook):
 
     mmengine writes checkpoints in place and removes the old one (``max_keep_ckpts``, ``save_best``)
     before it writes the new one. Here a file appears when it is whole, and an old one goes when the new
-    one is there. At the end the log says what the best checkpoint reached.
+    one is there. Files outside of the run's own folder are never removed, whatever a checkpoint that is
+    resumed says of them. A resumed training first repeats the validation of its checkpoint, since a kill
+    may have cost its result. A second training in the same folder is refused. At the end the log says what
+    the best checkpoint reached.
 
     Args:
         **kwargs: As for ``CheckpointHook``. ``backend_args`` defaults to atomic writing on the local
@@ -28,6 +34,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if 'file_client_args' not in kwargs:
             kwargs.setdefault('backend_args', dict(backend='atomic_local'))
         super().__init__(**kwargs)
+        self._lock: FileLock | None = None
 
     def _save_checkpoint_with_step(self, runner, step, meta):
         # The parent's, but for the order of writing and removing, and a pointer that is written whole.
@@ -54,28 +61,80 @@ class AtomicCheckpointHook(CheckpointHook):
         if is_main_process():
             write_whole(osp.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
             for name in outdated:
-                _remove(self.file_backend, self.file_backend.join_path(self.out_dir, name))
+                self._remove(self.file_backend.join_path(self.out_dir, name))
 
     def _save_best_checkpoint(self, runner, metrics):
-        backend, self.file_backend = self.file_backend, _Removals(self.file_backend)
+        backend, self.file_backend = self.file_backend, _Removals(self.file_backend, self._is_own)
         try:
             super()._save_best_checkpoint(runner, metrics)
         finally:
             removals, self.file_backend = self.file_backend, backend
         for path in removals.paths:
-            _remove(self.file_backend, path)
+            self._remove(path)
+
+    def _is_own(self, path) -> bool:
+        """Whether this hook may have written a file: by its name, directly in the folder, and no link."""
+        if not isinstance(path, str):
+            return False
+        name = osp.basename(path)
+        return name.startswith(('best_', self.filename_tmpl.split('{')[0])) and osp.realpath(
+            path
+        ) == osp.join(osp.realpath(self.out_dir), name)
+
+    def _remove(self, path: str):
+        if not self._is_own(path):
+            return
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+        elif self.file_backend.isdir(path):  # DeepSpeed's are folders
+            self.file_backend.rmtree(path)
+
+    def before_run(self, runner) -> None:
+        """Lock the folder for this training.
+
+        Raises:
+            RuntimeError: If another training runs in it.
+        """
+        if isinstance(runner._train_loop, BaseLoop) and is_main_process():
+            self._lock = lock_folder(runner.work_dir)
 
     def before_train(self, runner) -> None:
-        """Find the folder, and remove what a killed write left there."""
+        """Find the folder, remove what a killed write left there, and repeat a validation that a kill may
+        have cost."""
+        self._distrust(runner.message_hub.runtime_info, runner.work_dir)
         super().before_train(runner)
         if is_main_process():
             for path in glob.glob(osp.join(glob.escape(self.out_dir), '*' + PARTIAL)):
                 if osp.isfile(path):
                     os.remove(path)
+        if runner._resume and self.save_best and _was_due(runner):
+            # The checkpoint is written before the validation, so it does not tell whether that was done.
+            runner.logger.info(f'Validating the checkpoint that is resumed, of epoch {runner.epoch}')
+            runner.val_loop.run()
+
+    def _distrust(self, info: dict, work_dir: str):
+        """Drop what a checkpoint says of files that are not of this run."""
+        folder = work_dir
+        if self.out_dir:  # as the parent makes it of its argument
+            folder = osp.join(self.out_dir, osp.basename(work_dir.rstrip(osp.sep)))
+        steps, last = info.pop('keep_ckpt_ids', None), info.get('last_ckpt')
+        if isinstance(steps, list) and isinstance(last, str):
+            if osp.realpath(osp.dirname(last)) == osp.realpath(folder):
+                info['keep_ckpt_ids'] = [step for step in steps if type(step) is int]
+        for name in [n for n in info if n.startswith('best_ckpt')]:
+            if not isinstance(info[name], str):
+                del info[name]
+                continue
+            moved = osp.join(folder, osp.basename(info[name]))
+            if not osp.exists(info[name]) and osp.isfile(moved):
+                info[name] = moved
 
     def after_train(self, runner) -> None:
         """Publish as ``CheckpointHook`` does, and say what was reached."""
         super().after_train(runner)
+        if self._lock is not None:
+            self._lock.release(force=True)
+            self._lock = None
         info = runner.message_hub.runtime_info
         for name in self.save_best and self.key_indicators or ():
             suffix = '' if len(self.key_indicators) == 1 else f'_{name}'
@@ -91,14 +150,24 @@ class _Removals:
 
     Args:
         backend: mmengine's.
+        is_own (Callable): Whether a path may be removed; any other does not exist here.
     """
 
-    def __init__(self, backend):
+    def __init__(self, backend, is_own: Callable[[str], bool]):
         self.backend = backend
+        self.is_own = is_own
         self.paths: list[str] = []
 
     def __getattr__(self, name: str):
         return getattr(self.backend, name)
+
+    def isfile(self, path: str) -> bool:
+        """Whether it is a file of this run."""
+        return self.is_own(path) and self.backend.isfile(path)
+
+    def isdir(self, path: str) -> bool:
+        """Whether it is a folder of this run."""
+        return self.is_own(path) and self.backend.isdir(path)
 
     def remove(self, path: str) -> None:
         """Note a file."""
@@ -107,8 +176,40 @@ class _Removals:
     rmtree = remove
 
 
-def _remove(backend, path: str):
-    if backend.isfile(path):
-        backend.remove(path)
-    elif backend.isdir(path):  # DeepSpeed's are folders
-        backend.rmtree(path)
+def _was_due(runner) -> bool:
+    """Whether the loop validates where the checkpoint was written."""
+    loop = runner.train_loop
+    if runner.val_loop is None or not hasattr(loop, 'val_interval'):
+        return False
+    done, last = runner.iter, runner.max_iters
+    if isinstance(loop, EpochBasedTrainLoop):
+        if runner.iter != runner.epoch * len(loop.dataloader):
+            return False  # amid an epoch
+        done, last = runner.epoch, runner.max_epochs
+    return done >= loop.val_begin and (done % loop.val_interval == 0 or done == last)
+
+
+def lock_folder(folder: str, patience: float = 30) -> FileLock | None:
+    """A lock on a work folder, which lives as long as this process and its workers.
+
+    Args:
+        folder (str): The folder.
+        patience (float): Seconds to wait for the workers of a killed training. Defaults to 30.
+
+    Returns:
+        FileLock | None: None on a file system without locks.
+
+    Raises:
+        RuntimeError: If another training runs in it.
+    """
+    # Of this process there is one: a training that failed in a notebook may be started again.
+    held = FileLock(osp.join(folder, '.training.lock'), is_singleton=True)
+    try:
+        held.acquire(timeout=patience)
+    except Timeout:
+        raise RuntimeError(
+            f'Another training runs in {folder}: wait for its end, or choose another --work-dir'
+        ) from None
+    except NotImplementedError:
+        return None
+    return held

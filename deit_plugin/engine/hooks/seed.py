@@ -56,7 +56,7 @@ class SeedHook(Hook):
         """Give each sample its place, and the gradients to the model.
 
         Raises:
-            ValueError: If the dataloader has no batches of indices.
+            ValueError: If the dataloader has no batches of indices, or no batch at all.
         """
         # Not the seed of each process, which `diff_rank_seed` sets apart.
         seed = [runner.seed]
@@ -64,6 +64,12 @@ class SeedHook(Hook):
         (self.seed,) = seed
         runner.logger.info(f'All random draws follow the seed {self.seed}')
         loader = runner.train_dataloader
+        if not len(loader):
+            raise ValueError(
+                'An epoch has no iteration, so nothing would be learnt: the data set has '
+                f'{len(loader.dataset)} images, a batch {loader.batch_size}, and drop_last leaves out what '
+                'is less. Set a smaller `train_dataloader.batch_size`'
+            )
         sampler = getattr(loader.batch_sampler, 'sampler', None)
         if sampler is None:
             raise ValueError(
