@@ -1,5 +1,6 @@
-# The teacher of deit_digits_distilled.py. Its checkpoint,
-# deit_digits_teacher.pth, is the published file of the last epoch of
+# The teacher of deit_digits_distilled.py. No figure is published: it is a demo.
+# Its checkpoint, deit_digits_teacher.pth, is the published form (weights alone)
+# of the last epoch of
 #   mim train mmpretrain configs/deit_digits_teacher.py
 _base_ = ['_base_/digits.py', '_base_/digits_teacher.py']
 

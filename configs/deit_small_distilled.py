@@ -1,7 +1,8 @@
 # DeiT-S distilled at 224, 300 epochs.
+# Published top-1 / top-5: 81.164 / 95.376 (facebookresearch/deit, README), on 4 GPUs x 256, float16:
+#   mim train mmpretrain configs/deit_small_distilled.py --launcher pytorch --gpus 4
+# On 1 GPU gradients are accumulated to the same batch of 1024:
 #   mim train mmpretrain configs/deit_small_distilled.py
-# Published on 4 GPUs x 256, float16.
-# Published top-1 / top-5: 81.164 / 95.376 (facebookresearch/deit, README).
 _base_ = ['_base_/deit_distilled.py', '_base_/imagenet_224.py', '_base_/recipe.py']
 
 model = dict(backbone=dict(arch='small'), head=dict(in_channels=384))

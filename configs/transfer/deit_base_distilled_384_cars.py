@@ -1,8 +1,10 @@
-# DeiT-B distilled on Stanford Cars at 384, from deit_base_distilled_384.py.
+# DeiT-B distilled on Stanford Cars at 384, from ../deit_base_distilled_384.py.
+# Published top-1: 93.9 (arXiv 2012.12877, table 7). The hardware is not published; on 24 GPUs x 32:
+#   mim train mmpretrain configs/transfer/deit_base_distilled_384_cars.py --launcher slurm --gpus 24 \
+#       --gpus-per-node 8 --partition PARTITION
+# On 1 GPU gradients are accumulated to the same batch of 768:
 #   mim train mmpretrain configs/transfer/deit_base_distilled_384_cars.py
-# Published top-1: 93.9 (arXiv 2012.12877, table 7); the hardware is not. Here
-# a batch of 768 on 24 GPUs x 32, or accumulated.
-_base_ = ['_base_/distilled.py', '_base_/cars_384.py', '_base_/sgd.py']
+_base_ = ['deit_base_384_cars.py', '_base_/distilled.py']
 
-model = dict(backbone=dict(img_size=384, drop_path_rate=0.0), head=dict(num_classes=196))
+model = _base_.pop('distilled')
 load_from = 'work_dirs/deit_base_distilled_384/epoch_30.pth'

@@ -1,9 +1,10 @@
-# DeiT-B distilled on CIFAR-100 at 384, from deit_base_distilled_384.py.
+# DeiT-B distilled on CIFAR-100 at 384, from ../deit_base_distilled_384.py.
+# Published top-1: 91.4 (arXiv 2012.12877, table 7). The hardware is not published; on 24 GPUs x 32:
+#   mim train mmpretrain configs/transfer/deit_base_distilled_384_cifar100.py --launcher slurm --gpus 24 \
+#       --gpus-per-node 8 --partition PARTITION
+# On 1 GPU gradients are accumulated to the same batch of 768:
 #   mim train mmpretrain configs/transfer/deit_base_distilled_384_cifar100.py
-# Published top-1: 91.4 (arXiv 2012.12877, table 7); the hardware is not. Here
-# a batch of 768 on 24 GPUs x 32, or accumulated.
-_base_ = ['_base_/distilled.py', '_base_/cifar100_384.py', '_base_/adamw_dino.py']
+_base_ = ['deit_base_384_cifar100.py', '_base_/distilled.py']
 
-model = dict(backbone=dict(img_size=384, drop_path_rate=0.1), head=dict(num_classes=100))
-optim_wrapper = dict(optimizer=dict(lr=5e-6))  # see _base_/adamw_dino.py
+model = _base_.pop('distilled')
 load_from = 'work_dirs/deit_base_distilled_384/epoch_30.pth'

@@ -38,10 +38,13 @@ def weights_of(checkpoint: Mapping, source: str = 'the checkpoint', average: boo
             'convert --ema` writes it',
             logger='current',
         )
-    for key in _WEIGHTS:
-        if isinstance(checkpoint.get(key), Mapping):
-            return dict(checkpoint[key])
-    return dict(checkpoint)
+    key = next((key for key in _WEIGHTS if key in checkpoint), None)
+    weights = checkpoint if key is None else checkpoint[key]
+    if not isinstance(weights, Mapping):
+        raise ValueError(f'{source} holds a {type(weights).__name__} under {key!r}, not weights by name')
+    if odd := [name for name in weights if not isinstance(name, str)]:
+        raise ValueError(f'{source} holds weights whose names are not text: {some(map(repr, odd))}')
+    return dict(weights)
 
 
 def check_weights(weights: Mapping, source: str = 'The file', integers: Collection[str] = ()) -> Weights:

@@ -234,7 +234,7 @@ def _fuse_qkv(state_dict: dict) -> Sequence[str]:
     return alone
 
 
-def some(names: Sequence[str], limit: int = 5) -> str:
+def some(names: Iterable, limit: int = 5) -> str:
     """The first few names, and how many more there are."""
     names = [str(name) for name in names]
     shown = ', '.join(names[:limit]) or 'none'

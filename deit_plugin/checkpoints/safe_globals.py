@@ -58,6 +58,10 @@ def _plain(code) -> np.dtype:
 class _Array(np.ndarray):
     """Stands for ``numpy.ndarray``; it is stored as one."""
 
+    def __new__(cls, *args, **kwargs):
+        """Called by a file, numpy would give it the memory of others."""
+        raise _refuse('call of numpy.ndarray')
+
     def __setstate__(self, state: tuple):
         if not isinstance(state, tuple) or len(state) != 5:
             raise _refuse('numpy.ndarray of another version')

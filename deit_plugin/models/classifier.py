@@ -137,5 +137,6 @@ class DistilledClassifier(ImageClassifier):
             answer = dict(teacher=ask(inputs))
         losses = self.head.loss(feats, data_samples, **answer)
         # mmpretrain's heads put whatever their loss gives under one name.
-        parts = losses.get('loss')
-        return {**losses, **losses.pop('loss')} if isinstance(parts, dict) else losses
+        if isinstance(losses.get('loss'), dict):
+            losses.update(losses.pop('loss'))
+        return losses

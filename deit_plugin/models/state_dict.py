@@ -32,8 +32,6 @@ def translate(deit, state_dict: MutableMapping, own: str, parts: Sequence[str] =
     """
     if isinstance(state_dict.get('model'), Mapping):  # facebookresearch/deit's files
         _replace(state_dict, weights_of(state_dict))
-    if not all(isinstance(key, str) for key in state_dict):
-        raise ValueError(f'The names in the state dict are not text: {some(map(repr, state_dict))}')
     if own:  # the DeiT's own share is checked when it is loaded
         others = {k: v for k, v in state_dict.items() if isinstance(v, torch.Tensor) and k[: len(own)] != own}
         check_weights(others, 'The state dict', integers=others)

@@ -8,15 +8,14 @@ thousand. The seeds are fixed, so a test that passes passes always.
 import math
 import random
 from copy import deepcopy
-from pathlib import Path
 
 import mmpretrain.datasets  # noqa: F401
 import numpy as np
 import pytest
 import timm.data.auto_augment as timm_auto
 import torch
+from conftest import config
 from mmcv.transforms import Compose
-from mmengine.config import Config
 from mmpretrain.models import RandomBatchAugment
 from mmpretrain.registry import MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
@@ -29,7 +28,6 @@ from timm.data.random_erasing import RandomErasing
 from deit_plugin.models import data_preprocessor
 from deit_plugin.models.rand_augment import NAMES, Plan, RandAugment
 
-CONFIG = Path(__file__).parents[2] / 'configs' / 'deit_tiny.py'
 IMAGES = 1500
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -45,7 +43,7 @@ def one_thread():
 
 @pytest.fixture(scope='module')
 def cfg():
-    return Config.fromfile(CONFIG)
+    return config('deit_tiny')
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +121,7 @@ def test_parts_and_arguments_are_timms(cfg):
     assert load.size == tuple(crop.size)
     assert load.crop_ratio_range == tuple(crop.scale)
     assert load.aspect_ratio_range == tuple(crop.ratio)
-    assert crop.interpolation.name == 'BICUBIC'  # tests/test_loading.py
+    assert crop.interpolation.name == 'BICUBIC'  # tests/datasets/test_transforms.py
     assert load.flip_prob == flip.p
 
     first = augment.ops[0]
@@ -173,7 +171,7 @@ def draw_ours(cfg, path, changed=dict(), **kwargs):
 @pytest.fixture(scope='module')
 def path(tmp_path_factory):
     """Of a photograph whose sides and colours differ."""
-    path = tmp_path_factory.mktemp('photo') / 'photo.png'
+    path = tmp_path_factory.mktemp('photo') / 'photo.bmp'  # quick to read
     photo = Image.fromarray(load_sample_image('china.jpg'))
     photo.resize((100, 67), Image.BICUBIC).save(path)
     return str(path)
@@ -275,24 +273,11 @@ def mixing_batch():
     return scores[:, :, None, None].repeat(1, 1, 64, 64), target, scores
 
 
-def describe(images, targets):
-    """If it was mixup, and lambda; None where all met themselves."""
-    torch.testing.assert_close(images.mean((2, 3)), targets, atol=1e-5, rtol=1e-5)
-    own = targets.diag()
-    moved = (targets > 0).sum(1) > 1
-    if not moved.any():
-        return None
-    lam = own[moved][0].item()
-    torch.testing.assert_close(own[moved], torch.full((moved.sum(),), lam))
-    assert ((targets > 0).sum(1) <= 2).all()  # two images in each
-    mixed = ((images > 0) & (images < 1)).any().item()
-    return mixed, lam
-
-
 def mixes(call, monkeypatch, n=4000):
     """Rows: if it was mixup, lambda, lambda before any correction, and the
-    parameters of the distribution that it was drawn from."""
-    draw, drawn, seen = np.random.beta, [], []
+    parameters of the distribution that it was drawn from. Batches in which
+    all images met themselves are left out."""
+    draw, drawn, means, targets, mixup = np.random.beta, [], [], [], []
 
     def beta(a, b):
         drawn.append((draw(a, b), a, b))
@@ -300,11 +285,21 @@ def mixes(call, monkeypatch, n=4000):
 
     monkeypatch.setattr(np.random, 'beta', beta)
     for _ in range(n):
-        seen.append(describe(*call()))
+        images, target = call()
+        means.append(images.mean((2, 3)))
+        targets.append(target)
+        mixup.append(((images > 0) & (images < 1)).any())
     monkeypatch.undo()
     assert len(drawn) == n  # one for each batch
-    rows = [(*s, *d) for s, d in zip(seen, drawn) if s is not None]
-    return np.array(rows)
+    means, targets, mixup = map(torch.stack, (means, targets, mixup))
+    torch.testing.assert_close(means, targets, atol=1e-5, rtol=1e-5)
+    parts = (targets > 0).sum(2)
+    assert (parts <= 2).all()  # two images in each
+    own, moved = targets.diagonal(dim1=1, dim2=2), parts > 1
+    lam = own.where(moved, torch.tensor(-1.0)).amax(1)
+    torch.testing.assert_close(own[moved], lam[:, None].expand_as(own)[moved])
+    met = moved.any(1)
+    return np.column_stack([mixup[met], lam[met], np.array(drawn)[met]])
 
 
 @pytest.fixture(scope='module')

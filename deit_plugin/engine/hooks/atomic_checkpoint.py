@@ -121,6 +121,9 @@ class AtomicCheckpointHook(CheckpointHook):
         if isinstance(steps, list) and isinstance(last, str):
             if osp.realpath(osp.dirname(last)) == osp.realpath(folder):
                 info['keep_ckpt_ids'] = [step for step in steps if type(step) is int]
+        for name in [n for n in info if n.startswith('best_score')]:
+            if not isinstance(info[name], (int, float)):
+                del info[name]
         for name in [n for n in info if n.startswith('best_ckpt')]:
             if not isinstance(info[name], str):
                 del info[name]
