@@ -95,6 +95,13 @@ def _scalar(dtype, data: bytes = b''):
     return np.frombuffer(data, dtype)[0]
 
 
+def _no_bytes(*args) -> bytes:
+    """Stands for ``bytes``, by which the data of an empty array are stored."""
+    if args:
+        raise _refuse(f'bytes{args!r}')
+    return b''
+
+
 def _history_statistic(owner: type, name: str):
     """Stands for ``getattr``, by which a ``HistoryBuffer`` stores its statistics, and gives nothing else
     of anything."""
@@ -115,6 +122,7 @@ def allow_mmengine_checkpoints():
             (_Array, 'numpy.ndarray'),
             (_Dtype, 'numpy.dtype'),
             (_history_statistic, 'builtins.getattr'),
+            (_no_bytes, 'builtins.bytes'),
             # numpy 1 and 2 store the same functions under different names.
             (_reconstruct, 'numpy._core.multiarray._reconstruct'),
             (_reconstruct, 'numpy.core.multiarray._reconstruct'),

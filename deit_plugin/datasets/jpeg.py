@@ -114,6 +114,12 @@ def decode_pillow(data, header=None, bottom=None) -> np.ndarray:
         return np.array(image.convert('RGB'))
 
 
+def looks_filled(image: np.ndarray) -> bool:
+    """Whether the last eight rows have one colour, with which decoders fill what they cannot read without
+    a word. Pillow raises an error there; of sound images few are so."""
+    return bool((image[-8:] == image[-1, -1]).all())
+
+
 DECODERS = dict(simplejpeg=decode_simplejpeg, opencv=decode_opencv, pillow=decode_pillow)
 
 

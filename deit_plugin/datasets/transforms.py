@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from mmpretrain.registry import TRANSFORMS
 
 from . import jpeg
-from .jpeg import DECODERS, decode_pillow, describe_broken, read_header, resize
+from .jpeg import DECODERS, decode_pillow, describe_broken, looks_filled, read_header, resize
 
 
 @TRANSFORMS.register_module()
@@ -127,6 +127,8 @@ class LoadRandomResizedCrop(BaseTransform):
         top, left, height, width = self.crop_box(*size)
         try:
             image = DECODERS[self.decoder](data, header, top + height)
+            if looks_filled(image[: top + height]):
+                image = decode_pillow(data)
         except (ValueError, OSError, cv2.error):
             image = decode_pillow(data)
         return image[top : top + height, left : left + width], size

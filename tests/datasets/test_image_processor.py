@@ -14,6 +14,7 @@ from mmengine.dataset import Compose, default_collate
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS, TRANSFORMS
+from mmpretrain.structures import DataSample
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from timm.data import create_transform
@@ -146,7 +147,8 @@ def ours(path):
     load = cfg.test_dataloader.dataset.pipeline[0]
     assert load.type == 'LoadImageFromFile'
     processor = dict(type='DeiTImageProcessor', path=str(path))
-    return make([load, processor, dict(type='PackInputs')], cfg.data_preprocessor)
+    preprocessor = dict(cfg.data_preprocessor, normalized_input=True)
+    return make([load, processor, dict(type='PackInputs')], preprocessor)
 
 
 def peers(path):
@@ -235,40 +237,75 @@ def test_other_processor(tmp_path, key):
         ours(tmp_path)
 
 
-@pytest.fixture
-def preprocessor():
+def build_preprocessor(**kwargs):
     cfg = load_cfg('deit_tiny').data_preprocessor
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return MODELS.build(dict(cfg))
+        return MODELS.build(dict(cfg, **kwargs))
 
 
-def test_floats_that_are_not_normalised(preprocessor):
-    images = torch.randint(0, 256, (2, 3, 8, 8)).float()
-    with pytest.raises(ValueError, match='must come normalised.*to_float32'):
-        preprocessor(dict(inputs=images))
+def some_bytes():
+    return torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
 
 
-def test_bytes_are_normalised_whatever_came_before(preprocessor):
-    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
-    normalised = transforms.Normalize(MEAN, STD)(images.flip(1) / 255.0)
+def normalise(images):
+    """Of BGR in bytes, as the reference does it."""
+    return transforms.Normalize(MEAN, STD)(images.flip(1) / 255.0)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize('training', [False, True])
+def test_floats_are_refused(dtype, training):
+    """Whatever values they have, in one tensor and one by one as pseudo_collate has them."""
+    preprocessor, images = build_preprocessor(), some_bytes()
+    for floats in (images.to(dtype), normalise(images).to(dtype)):
+        for given in (floats, list(floats)):
+            with pytest.raises(ValueError, match='uint8.*to_float32.*normalized_input=True.*in RGB'):
+                preprocessor(dict(inputs=given), training=training)
+
+
+def test_normalised_floats_are_left_as_they_are():
+    preprocessor = build_preprocessor(normalized_input=True)
+    for floats in (normalise(some_bytes()), some_bytes().float()):
+        for given in (floats, list(floats)):
+            assert torch.equal(preprocessor(dict(inputs=given))['inputs'], floats)
+
+
+@pytest.mark.parametrize('normalized_input', [False, True])
+def test_bytes_are_normalised_whatever_came_before(normalized_input):
+    preprocessor = build_preprocessor(normalized_input=normalized_input)
     for _ in range(2):
-        torch.testing.assert_close(preprocessor(dict(inputs=images))['inputs'], normalised, atol=1e-5, rtol=0)
-        # In one tensor, and one by one as pseudo_collate has them.
-        for floats in (normalised, list(normalised)):
-            given = preprocessor(dict(inputs=floats))['inputs']
-            assert torch.equal(given, normalised)
-        with pytest.raises(ValueError):
-            preprocessor(dict(inputs=images.float() + 65))
+        images = some_bytes()
+        for given in (images, list(images)):
+            got = preprocessor(dict(inputs=given))['inputs']
+            torch.testing.assert_close(got, normalise(images), atol=1e-5, rtol=0)
+        if normalized_input:
+            preprocessor(dict(inputs=normalise(images)))
 
 
 def test_training_erases_in_normalised_images():
-    cfg = dict(load_cfg('deit_tiny').data_preprocessor, erasing=1.0)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        preprocessor = MODELS.build(cfg)
+    preprocessor = build_preprocessor(erasing=1.0, normalized_input=True)
     images = torch.zeros(2, 3, 32, 32)
     erased = preprocessor(dict(inputs=images), training=True)['inputs']
     share = (erased != 0).float().mean()
     assert 0 < share < 0.5 and erased[erased != 0].std() > 0.5
+
+
+def test_training_mixes_normalised_images():
+    """After erasing, and with their labels, as those that are normalised here."""
+    mixing = dict(augments=[dict(type='Mixup', alpha=0.8)])
+    preprocessor = build_preprocessor(
+        erasing=1.0, normalized_input=True, batch_augments=mixing, num_classes=8
+    )
+    classes = torch.arange(8.0)  # each image is its class
+    images = classes[:, None, None, None].expand(8, 3, 32, 32)
+    samples = [DataSample().set_gt_label(i) for i in range(8)]
+    mixed = preprocessor(dict(inputs=images.clone(), data_samples=samples), training=True)
+    scores = torch.stack([sample.gt_score for sample in mixed['data_samples']])
+    torch.testing.assert_close(scores.sum(1), torch.ones(8))
+    assert (scores < 1).all(1).sum() > 4
+    expected = (scores @ classes)[:, None, None, None].expand_as(images)
+    plain = torch.isclose(mixed['inputs'], expected, atol=1e-5).flatten(1).float().mean(1)
+    assert ((plain > 0.2) & (plain < 1)).all()  # the rest is erased
 
 
 def timm_transform(side):
@@ -320,6 +357,7 @@ test_dataloader = dict(
             dict(type='DeiTImageProcessor', path={str(processor.parent)!r}),
             dict(type='PackInputs'),
         ]))
+data_preprocessor = dict(normalized_input=True)
 """)
     cfg = Config.fromfile(path)
     cfg.default_scope = 'mmpretrain'
