@@ -11,8 +11,8 @@ from .utils import unwrap
 class TeacherLabelLoop(EpochBasedTrainLoop):
     """Runs the teacher alone over all batches of a training.
 
-    Epochs that are recorded already are left out. The student is neither
-    trained, and saved only where a checkpoint hook is left in the config.
+    Epochs that are recorded already are left out. The student is not trained;
+    ``deit-plugin label`` switches its checkpoints off.
 
     Args:
         runner (Runner): Of a config with ``model.teacher_labels``.

@@ -38,7 +38,8 @@ class RandAugment(nn.Module):
 
     The results are Pillow's to the bit, but for the geometric operations.
     Those resample as Pillow does (bicubic with a=-1, truncated) in float32
-    instead of float64: fewer than 1 value in 10,000 is another, by 1.
+    instead of float64: on average fewer than 1 value in 10,000 differs, by 1
+    (translation at a level of exactly 10: 20 in 10,000 on a photo).
     ``PosterizeIncreasing`` at level 10 keeps no bit, so the image turns black
     as it did in the Pillow of DeiT's time; Pillow 13 refuses, and timm with
     it.
