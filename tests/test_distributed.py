@@ -2,13 +2,44 @@
 launchers call CUDA."""
 
 import copy
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
 
+import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from conftest import build, make_batch, make_runner
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import MMDistributedDataParallel
+from trainings import resumed, same, training
+
+
+@pytest.fixture(scope='module')
+def processes():
+    """Two, which all tests share, since it takes them longest to import what they need."""
+    with ProcessPoolExecutor(2, multiprocessing.get_context('spawn')) as pool:
+        yield pool
+
+
+def run(processes, job, folder, *args):
+    """What a job gives in each of the processes."""
+    jobs = [processes.submit(in_group, job, rank, folder, *args) for rank in range(2)]
+    return [job.result() for job in jobs]
+
+
+def in_group(job, rank, folder, *args):
+    torch.set_num_threads(1)
+    Config.pretty_text = ''
+    os.environ['LOCAL_RANK'] = '0'
+    group = dict(init_method=f'file://{folder}/group', timeout=timedelta(minutes=1))
+    dist.init_process_group('gloo', rank=rank, world_size=2, **group)
+    try:
+        return job(rank, folder, *args)
+    finally:  # else the other one waits
+        dist.destroy_process_group()
 
 
 def the_batch():
@@ -36,13 +67,7 @@ def gradients(model):
     return {n: p.grad for n, p in model.named_parameters()}
 
 
-def start(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group('gloo', init_method=f'file://{folder}/group', rank=rank, world_size=2)
-
-
 def one_step(rank, folder, cfg):
-    start(rank, folder)
     batch = the_batch()
     torch.manual_seed(rank)  # DDP itself spreads the weights of rank 0
     model = build(cfg).train()
@@ -58,17 +83,16 @@ def one_step(rank, folder, cfg):
         model.zero_grad()
         wrapped.train_step(half(batch, rank), NoStep())
     torch.save(gradients(model), f'{folder}/gradients_{rank}.pth')
-    dist.destroy_process_group()
 
 
-def test_two_processes_give_the_gradients_of_one(distilled_cfg, tmp_path):
+def test_two_processes_give_the_gradients_of_one(processes, distilled_cfg, tmp_path):
     batch = the_batch()
     model = build(distilled_cfg).train()
     model.teacher.build()
     torch.save(model.state_dict(), tmp_path / 'student.pth')
     torch.save(model.teacher.model.state_dict(), tmp_path / 'teacher.pth')
     model.train_step(copy.deepcopy(batch), NoStep())
-    mp.spawn(one_step, (tmp_path, distilled_cfg), nprocs=2)
+    run(processes, one_step, tmp_path, distilled_cfg)
     for rank in range(2):
         got = torch.load(tmp_path / f'gradients_{rank}.pth')
         for name, expected in gradients(model).items():
@@ -86,7 +110,6 @@ class Draw(Hook):
 
 
 def train(rank, folder, cfg):
-    start(rank, folder)
     runner = make_runner(
         cfg,
         folder,
@@ -103,18 +126,38 @@ def train(rank, folder, cfg):
     draw = Draw()
     runner.register_hook(draw)
     runner.train()
-    torch.save(draw.drawn, f'{folder}/drawn_{rank}.pth')
     assert runner.distributed and runner.model.module.teacher.model is not None
-    dist.destroy_process_group()
+    return draw.drawn
 
 
-def test_runner_under_the_pytorch_launcher(distilled_cfg, tmp_path, monkeypatch):
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    mp.spawn(train, (tmp_path, distilled_cfg), nprocs=2)
+def test_runner_under_the_pytorch_launcher(processes, distilled_cfg, tmp_path):
+    drawn = run(processes, train, tmp_path, distilled_cfg)
     stored = torch.load(tmp_path / 'epoch_2.pth')
     student = build({**distilled_cfg, 'teacher': None}).state_dict()
-    drawn = [torch.load(tmp_path / f'drawn_{rank}.pth') for rank in range(2)]
     # All apart, or both would mix and drop alike.
     assert len(set(drawn[0] + drawn[1])) == 4
     assert set(stored['state_dict']) == set(student)
     assert stored['meta']['iter'] == 2  # four images, two at once, two ranks
+
+
+def train_and_resume(rank, folder, cfg):
+    kwargs = dict(
+        launcher='pytorch',
+        randomness=dict(seed=None, diff_rank_seed=True),
+        sampler=dict(type='RepeatedAugmentSampler', repeat=True),
+        batch_size=16,
+        scores=(1.0,) * 2,
+        model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None),
+    )
+    (folder / 'whole').mkdir(exist_ok=True)
+    training(cfg, folder / 'whole', **kwargs).train()
+    dist.barrier()
+    resumed(cfg, folder / 'again', folder / 'whole' / 'epoch_1.pth', **kwargs)
+
+
+def test_gradients_of_two_processes_are_resumed(processes, drawing_model, tmp_path):
+    """Three iterations an epoch, the last of them amid a step."""
+    run(processes, train_and_resume, tmp_path, drawing_model)
+    whole = tmp_path / 'whole'
+    assert 'gradients' in torch.load(whole / 'epoch_1.pth')
+    assert same(whole / 'epoch_2.pth', tmp_path / 'again' / 'epoch_2.pth')

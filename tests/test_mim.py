@@ -1,87 +1,101 @@
-"""The whole way of a user: `mim train`, a kill, `--resume`, `mim test`."""
+"""The whole way of a user: `mim train`, a kill, `--resume`, `mim test`.
 
+Once each by mim itself (slow); all else by the scripts that mim runs, in this process, since the start of
+another one takes longest.
+"""
+
+import io
 import os
 import os.path as osp
 import re
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stdout
 
+import mmpretrain
 import pytest
 import torch
+from trainings import unique_name
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 CONFIG = osp.join(ROOT, 'configs', 'deit_digits_distilled.py')
-# A small part of the demo: three epochs of six iterations.
+TOOLS = osp.join(osp.dirname(mmpretrain.__file__), '.mim', 'tools')
+# A small part of the demo: two epochs of six iterations.
 SHORT = [
     'train_dataloader.dataset.indices=384',
-    'train_cfg.max_epochs=3',
+    'train_cfg.max_epochs=2',
     'param_scheduler.0.end=1',
     'param_scheduler.1.begin=1',
     'default_hooks.logger.interval=1',
 ]
+NO_WORKERS = [
+    f'{loader}_dataloader.{option}'
+    for loader in ('train', 'val', 'test')
+    for option in ('num_workers=0', 'persistent_workers=False')
+]
 
 
-def mim(*args, folder, wait=True, options=()):
-    """Run mim in a folder that is not the repository's."""
-    command = [
-        osp.join(osp.dirname(sys.executable), 'mim'),
-        *args,
-        '--cfg-options',
-        *SHORT,
-        *options,
-    ]
-    process = subprocess.Popen(
-        command,
+def mim(*args, folder, options=()):
+    """Start mim in a folder that is not the repository's, with as many threads as there are here."""
+    threads = {name: str(torch.get_num_threads()) for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')}
+    return subprocess.Popen(
+        [osp.join(osp.dirname(sys.executable), 'mim'), *args, '--cfg-options', *SHORT, *options],
         cwd=folder,
+        env={**os.environ, **threads},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-    if not wait:
-        return process
+
+
+def train(folder, *args):
+    return mim('train', 'mmpretrain', CONFIG, '--work-dir', 'run', *args, folder=folder)
+
+
+def end(process):
+    """What a process said until its end."""
     output, _ = process.communicate()
-    return process.returncode, output
+    assert process.returncode == 0, output[-4000:]
+    return output
 
 
-def train(folder, *args, run='run', **kwargs):
-    return mim('train', 'mmpretrain', CONFIG, '--work-dir', run, *args, folder=folder, **kwargs)
+def script(name, folder, *args, options=()):
+    """What the script of a tool of mim's says that is run there."""
+    name_of_run = f'experiment_name=_{unique_name()}'
+    options = ['--cfg-options', *SHORT, *NO_WORKERS, *options, name_of_run]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as output:
+        patch.chdir(folder)
+        patch.setattr(sys, 'argv', [name, CONFIG, *args, *options])
+        runpy.run_path(osp.join(TOOLS, name), run_name='__main__')
+    return output.getvalue()
 
 
-def evaluate(folder, checkpoint, **kwargs):
-    return mim(
-        'test',
-        'mmpretrain',
-        CONFIG,
-        '--checkpoint',
-        checkpoint,
-        '--work-dir',
-        'test',
-        folder=folder,
-        **kwargs,
-    )
+def accuracies(output, place=''):
+    return re.findall(place + r'accuracy/top1: ([\d.]+)', output)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def one_thread():
+    """Steps this small wait for threads more than they compute; mim has as many."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope='module')
-def killed(tmp_path_factory):
-    """A run killed in the middle of its second epoch."""
-    folder = tmp_path_factory.mktemp('killed')
-    process = train(folder, wait=False)
-    output = ''
-    for line in process.stdout:
-        output += line
-        if 'Epoch(train) [2][3/6]' in re.sub(' +', ' ', line):
-            break
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert 'Epoch(train)' in output, output
-    return folder, output
+def trained(tmp_path_factory):
+    """A run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp('trained')
+    return folder, script('train.py', folder, '--work-dir', 'run')
 
 
-def test_log_shows_progress_and_the_teacher(killed):
-    line = killed[1].splitlines()[-1]
+def test_log_shows_progress_and_the_teacher(trained):
+    (line,) = (line for line in trained[1].splitlines() if 'Epoch(train) [2][3/6]' in re.sub(' +', ' ', line))
     for part in (
         'eta: 0:',
         'loss: ',
@@ -93,6 +107,51 @@ def test_log_shows_progress_and_the_teacher(killed):
         assert part in line
 
 
+def test_a_second_run_asks_no_teacher(trained):
+    """And ends where the first one did."""
+    folder, _ = trained
+    nowhere = 'model.teacher.checkpoint=nowhere/deit_digits_teacher.pth'
+    output = script('train.py', folder, '--work-dir', 'again', options=[nowhere])
+    assert '12 of 12 iterations of this process are recorded' in output
+    assert 'are not at hand' in output
+    assert_same(folder / 'run' / 'epoch_2.pth', folder / 'again' / 'epoch_2.pth')
+
+
+def assert_same(path, other):
+    weights, others = (torch.load(file)['state_dict'] for file in (path, other))
+    assert weights.keys() == others.keys()
+    for name, value in weights.items():
+        assert torch.equal(value, others[name]), name
+
+
+@pytest.mark.parametrize('prediction', ['mean', 'cls', 'dist'])
+def test_readings_from_the_command_line(trained, tmp_path, prediction):
+    path = str(trained[0] / 'run' / 'epoch_2.pth')
+    options = [f'model.head.prediction={prediction}']
+    output = script('test.py', tmp_path, path, '--work-dir', 'test', options=options)
+    (accuracy,) = accuracies(output)
+    assert f"prediction='{prediction}'" in output
+    if prediction == 'mean':
+        assert [accuracy] == accuracies(trained[1], r'Epoch\(val\) +\[2\].*')
+
+
+@pytest.fixture(scope='module')
+def killed(tmp_path_factory):
+    """A run of mim killed in the middle of its second epoch."""
+    folder = tmp_path_factory.mktemp('killed')
+    process = train(folder)
+    output = ''
+    for line in process.stdout:
+        output += line
+        if 'Epoch(train) [2][1/6]' in re.sub(' +', ' ', line):
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 'Epoch(train)' in output, output
+    return folder, output
+
+
+@pytest.mark.slow
 def test_a_kill_damages_nothing(killed):
     run = killed[0] / 'run'
     names = [f for f in os.listdir(run) if f.endswith('.pth')]
@@ -103,57 +162,25 @@ def test_a_kill_damages_nothing(killed):
     assert all(k.startswith(('backbone.', 'head.')) for k in student)
 
 
-@pytest.fixture(scope='module')
-def resumed(killed, tmp_path_factory):
-    folder = tmp_path_factory.mktemp('resumed')
-    shutil.copytree(killed[0], folder, dirs_exist_ok=True)
-    pointer = folder / 'run' / 'last_checkpoint'
-    pointer.write_text(pointer.read_text().replace(str(killed[0]), str(folder)))
-    code, output = train(folder, '--resume')
-    assert code == 0, output[-4000:]
-    return folder, output
-
-
-def test_resume(resumed):
-    folder, output = resumed
-    assert 'resumed epoch: 1, iter: 6' in output
-    assert '[2][1/6]' in output and '[1][1/6]' not in output
-    reached = re.search(r'Training is done: best accuracy/top1 [\d.]+, kept in (\S+)', output)
-    assert osp.exists(folder / reached[1])
-    assert torch.load(folder / 'run' / 'epoch_3.pth')['meta']['iter'] == 18
-
-
-def test_a_second_run_asks_no_teacher(resumed):
-    """And ends, without a kill, where the first one did."""
-    folder, _ = resumed
-    code, output = train(
-        folder, run='again', options=['model.teacher.checkpoint=nowhere/deit_digits_teacher.pth']
-    )
-    assert code == 0, output[-4000:]
-    assert '18 of 18 iterations of this process are recorded' in output
-    assert 'are not at hand' in output
-    first, second = (torch.load(folder / run / 'epoch_3.pth')['state_dict'] for run in ('run', 'again'))
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
-
-
-def test_evaluation_gives_what_training_reported(resumed):
-    folder, output = resumed
-    checkpoint = str(folder / 'run' / 'epoch_3.pth')
-    # Without the teacher's weights, too.
-    code, tested = evaluate(folder, checkpoint, options=['model.teacher.checkpoint=nowhere.pth'])
-    assert code == 0, tested[-4000:]
-    expected = re.findall(r'Epoch\(val\) +\[3\].*top1: ([\d.]+)', output)
-    assert re.findall(r'accuracy/top1: ([\d.]+)', tested) == expected
-
-
-def test_readings_from_the_command_line(resumed):
-    folder, _ = resumed
-    code, output = evaluate(
-        folder, str(folder / 'run' / 'epoch_3.pth'), options=['model.head.prediction=cls']
-    )
-    assert code == 0 and 'accuracy/top1' in output
-    assert "prediction='cls'" in output
+@pytest.mark.slow
+def test_what_was_killed_is_resumed_and_evaluated(killed, trained, tmp_path):
+    """At once, for the time that they take. The evaluation lacks the teacher's weights; the training has
+    workers, other than the one without a kill."""
+    folder, output = killed
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    pointer = tmp_path / 'run' / 'last_checkpoint'
+    pointer.write_text(pointer.read_text().replace(str(folder), str(tmp_path)))
+    path = str(folder / 'run' / 'epoch_1.pth')
+    evaluate = 'test', 'mmpretrain', CONFIG, '--checkpoint', path, '--work-dir', 'test'
+    evaluation = mim(*evaluate, folder=tmp_path, options=['model.teacher.checkpoint=nowhere.pth'])
+    resumed = end(train(tmp_path, '--resume'))
+    assert 'resumed epoch: 1, iter: 6' in resumed
+    assert '[2][1/6]' in resumed and '[1][1/6]' not in resumed
+    reached = re.search(r'Training is done: best accuracy/top1 [\d.]+, kept in (\S+)', resumed)
+    assert osp.exists(tmp_path / reached[1])
+    assert torch.load(tmp_path / 'run' / 'epoch_2.pth')['meta']['iter'] == 12
+    assert_same(tmp_path / 'run' / 'epoch_2.pth', trained[0] / 'run' / 'epoch_2.pth')
+    assert accuracies(end(evaluation)) == accuracies(output, r'Epoch\(val\) +\[1\].*')
 
 
 def change(source, target, edit):
@@ -191,34 +218,8 @@ class Evil:
         (shutil.copy, ['model.head.num_classes=7'], r'student has 7 classes and the teacher 10'),
     ],
 )
-def test_what_goes_wrong_is_said(killed, tmp_path, spoil, options, message):
-    """In one process, not by mim, for the time that its start takes."""
-    spoil(killed[0] / 'run' / 'epoch_1.pth', tmp_path / 'wrong.pth')
-    result = subprocess.run(
-        [
-            sys.executable,
-            '-c',
-            TEST_SCRIPT,
-            CONFIG,
-            'wrong.pth',
-            '--work-dir',
-            'test',
-            '--cfg-options',
-            *SHORT,
-            *options,
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode != 0
-    assert re.search(message, result.stderr), result.stderr[-3000:]
+def test_what_goes_wrong_is_said(trained, tmp_path, spoil, options, message):
+    spoil(trained[0] / 'run' / 'epoch_2.pth', tmp_path / 'wrong.pth')
+    with pytest.raises(Exception, match=message):
+        script('test.py', tmp_path, 'wrong.pth', '--work-dir', 'test', options=options)
     assert not (tmp_path / 'was_run').exists()
-
-
-# What mim runs.
-TEST_SCRIPT = """
-import os.path as osp, runpy, mmpretrain
-runpy.run_path(osp.join(osp.dirname(mmpretrain.__file__), '.mim', 'tools',
-                        'test.py'), run_name='__main__')
-"""

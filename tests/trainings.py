@@ -1,13 +1,15 @@
 """Trainings of a second, whose draws a test can see."""
 
 import random
+import uuid
 
 import numpy as np
 import torch
 from conftest import make_runner
 from mmcv.transforms import BaseTransform
+from mmengine.model import BaseModel
 from mmpretrain.datasets import BaseDataset
-from mmpretrain.registry import DATASETS, TRANSFORMS
+from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
 
 
 def draw():
@@ -38,6 +40,24 @@ class Dots(BaseDataset):
             dict(img=generator.randint(0, 256, (32, 32, 3), dtype=np.uint8), gt_label=i % 5)
             for i in range(20)
         ]
+
+
+@MODELS.register_module()
+class Weights(BaseModel):
+    """Two numbers, to train in no time; it counts its steps, and tells them when it is evaluated."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = torch.nn.Parameter(torch.ones(2))
+        self.register_buffer('steps', torch.zeros((), dtype=torch.int64))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        if mode == 'loss':
+            self.steps += 1
+            return dict(loss=self.numbers.square().sum())
+        for sample in data_samples:
+            sample.set_field(int(self.steps), 'steps')
+        return data_samples
 
 
 PIPELINE = [dict(type='Jitter'), dict(type='PackInputs', meta_keys=('drawn', 'sample_idx'))]
@@ -75,8 +95,14 @@ def training(model, folder, workers=0, sampler=None, seed_hook=True, batch_size=
         custom_hooks=[dict(type='EMAHook', momentum=0.1)],
         default_hooks=hooks,
         scores=(1.0,) * 4,
+        experiment_name=unique_name(),
     )
     return make_runner(model, folder, **{**cfg, **kwargs})
+
+
+def unique_name():
+    """mmengine takes what runs of one name in one second log for that of one run."""
+    return uuid.uuid4().hex
 
 
 def resumed(model, folder, checkpoint, **kwargs):

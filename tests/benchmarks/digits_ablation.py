@@ -93,6 +93,8 @@ def main():
     parser.add_argument('--epochs', type=int, default=50)
     parser.add_argument('--processes', type=int, default=os.cpu_count())
     args = parser.parse_args()
+    if args.epochs < 6:
+        parser.error('--epochs must be at least 6: the warm-up of the demo takes 5')
     jobs = [(way, seed, args.epochs) for seed in range(args.seeds) for way in WAYS]
     accuracy = {}
     with mp.get_context('spawn').Pool(args.processes) as pool:

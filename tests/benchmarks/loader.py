@@ -30,7 +30,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from timm.data import create_transform
 
-from deit_plugin.datasets import jpeg as loading
+from deit_plugin.datasets import LoadRandomResizedCrop, jpeg
 
 WIDTH, HEIGHT = 500, 375
 # The recipe with mmpretrain's transforms, Pillow as in the reference.
@@ -63,7 +63,7 @@ def crops(number):
         yield photo.resize((WIDTH, HEIGHT), Image.BICUBIC, (left, top, left + width, top + height))
 
 
-def jpeg(image):
+def encode(image):
     buffer = io.BytesIO()
     image.save(buffer, 'JPEG', quality=90)
     return buffer.getvalue()
@@ -110,8 +110,8 @@ def pipelines():
 
 
 def available():
-    missing = loading.simplejpeg is None
-    return [n for n in loading.DECODERS if n != 'simplejpeg' or not missing]
+    missing = jpeg.simplejpeg is None
+    return [n for n in jpeg.DECODERS if n != 'simplejpeg' or not missing]
 
 
 def seconds(function, items):
@@ -151,17 +151,17 @@ def decode_torchvision(data, header):
 
 
 def decoders():
-    """For whole images; and for a part of them or at another scale."""
+    """For whole images; and for a part of them."""
 
     def with_header(decode, *args):
-        return lambda data: decode(data, loading.read_header(data), *args)
+        return lambda data: decode(data, jpeg.read_header(data), *args)
 
-    whole = {n: with_header(loading.DECODERS[n]) for n in available()}
+    whole = {n: with_header(jpeg.DECODERS[n]) for n in available()}
     if hasattr(torchvision.io, 'decode_jpeg'):
         whole['torchvision'] = with_header(decode_torchvision)
-    parts = {f'{name}, at 1/2': with_header(loading.DECODERS[name], 2) for name in available()}
+    parts = {}
     if 'simplejpeg' in whole:
-        parts['simplejpeg, the upper 3/4'] = with_header(loading.decode_simplejpeg, 1, HEIGHT * 3 // 4)
+        parts['simplejpeg, the upper 3/4'] = with_header(jpeg.decode_simplejpeg, HEIGHT * 3 // 4)
     return whole, parts
 
 
@@ -178,7 +178,7 @@ def resizers():
     return {
         'Pillow, horizontal pass first': two_passes,
         'Pillow': pillow,
-        'torch': lambda image: loading.resize(image, size).permute(1, 2, 0),
+        'torch': lambda image: jpeg.resize(image, size).permute(1, 2, 0),
         'OpenCV cubic (no antialiasing)': lambda image: cv2.resize(
             image, size, interpolation=cv2.INTER_CUBIC
         ),
@@ -214,13 +214,13 @@ def main():
         torchvision=torchvision.__version__,
         Pillow=PIL.__version__,
         OpenCV=cv2.__version__,
-        simplejpeg=getattr(loading.simplejpeg, '__version__', None),
+        simplejpeg=getattr(jpeg.simplejpeg, '__version__', None),
     )
     print(', '.join(f'{name} {version}' for name, version in versions.items()))
     print(f'{cpu()}, {torch.backends.cpu.get_cpu_capability()}, 1 thread')
 
     images = list(crops(args.images))
-    files = [jpeg(image) for image in images]
+    files = [encode(image) for image in images]
     size = sum(map(len, files)) / len(files) / 1e3
     print(f'{len(files)} JPEGs of {WIDTH} x {HEIGHT}, {size:.0f} kB each, median of {args.rounds} rounds')
 
@@ -248,7 +248,7 @@ def main():
         + [f'{name:34} {times[name] * 1e3:9.3f}' for name in parts],
     )
 
-    draw = loading.LoadRandomResizedCrop(decoder='pillow').crop_box
+    draw = LoadRandomResizedCrop(decoder='pillow').crop_box
     parts = []
     for image in images:
         top, left, height, width = draw(HEIGHT, WIDTH)

@@ -20,6 +20,7 @@ from sklearn.datasets import load_sample_images
 from timm.data import create_transform
 from torchvision import transforms
 
+pytestmark = pytest.mark.usefixtures('quick')
 CONFIGS = osp.join(osp.dirname(osp.abspath(__file__)), '..', '..', 'configs')
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 IMAGENET = dict(image_mean=MEAN, image_std=STD)

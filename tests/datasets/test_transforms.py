@@ -21,6 +21,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from deit_plugin.datasets import LoadRandomResizedCrop, ReverseChannels, jpeg, transforms
 
+pytestmark = pytest.mark.usefixtures('quick')
 CONFIG = osp.join(osp.dirname(__file__), '../../configs/_base_/imagenet_224.py')
 DECODERS = [
     pytest.param(

@@ -1,163 +1,82 @@
+"""A model that is evaluated holds what its checkpoint holds."""
+
 import copy
-import os
 import os.path as osp
 import re
 
 import pytest
 import torch
-from conftest import build, make_runner
+import torch.distributed as dist
+import torch.nn as nn
+from conftest import build, make_runner, shuffle_weights, to_timm
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, MMDistributedDataParallel
+from mmengine.registry import MODEL_WRAPPERS
+from mmpretrain.registry import DATASETS, MODELS
+from mmpretrain.structures import DataSample
+from trainings import unique_name
 
-from deit_plugin.checkpoints.atomic import AtomicLocalBackend
-from deit_plugin.engine import FiniteLossHook
+from deit_plugin.engine.utils import unwrap
+
+pytestmark = pytest.mark.usefixtures('quick')
+LOADER = dict(
+    dataset=dict(type='Noise'),
+    batch_size=2,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+)
+HOOK = dict(type='FilledModelHook')
 
 
-def checkpoints(folder):
-    return sorted(f for f in os.listdir(folder) if '.pth' in f)
+@pytest.fixture
+def cfg(distilled_cfg):
+    """Without a teacher, which is not in a checkpoint."""
+    distilled_cfg['teacher'] = None
+    distilled_cfg['head']['loss']['mode'] = 'none'
+    return distilled_cfg
 
 
-def test_keeps_the_last_and_the_best(distilled_cfg, tmp_path, caplog):
-    make_runner(distilled_cfg, tmp_path).train()
-    assert checkpoints(tmp_path) == ['best_accuracy_top1_epoch_4.pth', 'epoch_4.pth']
-    last = (tmp_path / 'last_checkpoint').read_text()
-    assert last == str(tmp_path / 'epoch_4.pth')
-    (log,) = tmp_path.glob('*/*.log')
-    assert (
-        'Training is done: best accuracy/top1 4.00, kept in '
-        f'{tmp_path}/best_accuracy_top1_epoch_4.pth' in log.read_text()
+def runner_of(cfg, folder, path=None, hooks=(HOOK,), **kwargs):
+    """For a training of an epoch, or a test."""
+    return make_runner(
+        cfg,
+        folder,
+        scores=(1.0,),
+        custom_hooks=list(hooks),
+        load_from=None if path is None else str(path),
+        test_dataloader=LOADER,
+        test_cfg=dict(),
+        test_evaluator=dict(type='Scripted', values=[1.0]),
+        val_evaluator=dict(type='Scripted', values=[1.0] * 9),
+        experiment_name=unique_name(),
+        **kwargs,
     )
 
 
-def test_several_best_metrics(distilled_cfg, tmp_path):
-    hook = dict(
-        type='AtomicCheckpointHook',
-        save_best=['accuracy/top1', 'accuracy/top1 '],
-        rule=['greater', 'less'],
-    )
-
-    evaluator = dict(type='Scripted', values=(1.0, 3.0, 2.0, 4.0), keys=('accuracy/top1', 'accuracy/top1 '))
-    make_runner(distilled_cfg, tmp_path, val_evaluator=evaluator, default_hooks=dict(checkpoint=hook)).train()
-    assert [f for f in checkpoints(tmp_path) if f.startswith('best')] == [
-        'best_accuracy_top1 _epoch_1.pth',
-        'best_accuracy_top1_epoch_4.pth',
-    ]
+def log_of(folder):
+    return max(folder.glob('*/*.log'), key=osp.getmtime).read_text()
 
 
-WRITES = 27  # of three epochs, one of which is not the best
+def save(path, state):
+    torch.save(dict(state_dict=dict(state), meta={}), path)
+    return path
 
 
-class Killed(BaseException):
-    """A SIGKILL at one write to the disk: nothing after it is done."""
+@pytest.fixture
+def weights(cfg):
+    return shuffle_weights(build(cfg)).state_dict()
 
 
-@pytest.mark.parametrize('write', range(1, WRITES + 2))
-def test_a_kill_at_any_write_leaves_what_was_saved(distilled_cfg, tmp_path, monkeypatch, write):
-    """At each call that changes a file, in turn."""
-    count = 0
-
-    def killer(original):
-
-        def call(path, *args, **kwargs):
-            nonlocal count
-            if osp.dirname(str(path)) == str(tmp_path):
-                count += 1
-                if count >= write:  # a dead process writes nothing more
-                    raise Killed
-            return original(path, *args, **kwargs)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        for name in ('fsync', 'replace', 'remove'):
-            original = getattr(os, name)
-            if name == 'fsync':
-                patch.setattr(
-                    os,
-                    name,
-                    lambda fd, k=killer(lambda p: None), o=original: (
-                        k(osp.join(tmp_path, 'part')),
-                        o(fd),
-                    ),
-                )
-            else:
-                patch.setattr(os, name, killer(original))
-        try:
-            make_runner(distilled_cfg, tmp_path, scores=(1.0, 3.0, 2.0)).train()
-            done = True
-        except Killed:
-            done = False
-    assert done == (write > WRITES)  # so the test covers all of them
-
-    whole = [f for f in checkpoints(tmp_path) if f.endswith('.pth')]
-    for name in whole:
-        assert torch.load(tmp_path / name)['meta']['epoch'] >= 1
-    pointer = tmp_path / 'last_checkpoint'
-    if pointer.exists():
-        last = pointer.read_text()
-        assert osp.basename(last) in whole
-        best = torch.load(last)['message_hub']['runtime_info'].get('best_ckpt')
-        assert best is None or osp.basename(best) in whole
-        runner = make_runner(distilled_cfg, tmp_path, scores=(5.0, 5.0, 5.0), resume=True)
-        runner.train()
-        assert runner.epoch == 3
+@pytest.fixture
+def path(weights, tmp_path):
+    """A checkpoint that fills the model."""
+    return save(tmp_path / 'weights.pth', weights)
 
 
-def test_what_a_killed_write_left_is_removed(distilled_cfg, tmp_path):
-    (tmp_path / 'epoch_9.pth.part').write_bytes(b'half')
-    make_runner(distilled_cfg, tmp_path, scores=(1.0,)).train()
-    assert not list(tmp_path.glob('*.part'))
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / 'a.pth'
-    AtomicLocalBackend().put(b'old', path)
-
-    def full(fd):
-        raise OSError(28, 'No space left on device')
-
-    monkeypatch.setattr(os, 'fsync', full)
-    with pytest.raises(OSError, match='No space left'):
-        AtomicLocalBackend().put(b'new', path)
-    assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['a.pth']
-
-
-def poison(runner, iteration, key):
-    """Make a part of the loss infinite at an iteration."""
-    original = runner.model.loss
-
-    def loss(*args, **kwargs):
-        losses = original(*args, **kwargs)
-        if runner.iter == iteration:
-            losses[key] = losses[key] * float('inf')
-        return losses
-
-    runner.model.loss = loss
-
-
-def test_a_loss_that_is_not_finite_stops_training(distilled_cfg, tmp_path):
-    runner = make_runner(distilled_cfg, tmp_path)
-    poison(runner, 3, 'loss_distill')
-    with pytest.raises(
-        FloatingPointError,
-        match=r'iteration 4 \(epoch 2\).*loss inf.*loss_cls \d.*'
-        r'loss_distill inf',
-    ):
-        runner.train()
-    assert checkpoints(tmp_path) == ['best_accuracy_top1_epoch_1.pth', 'epoch_1.pth']
-    for name in checkpoints(tmp_path):
-        for value in torch.load(tmp_path / name)['state_dict'].values():
-            assert torch.isfinite(value).all()
-
-
-def test_weights_that_are_not_finite_are_not_saved(distilled_cfg, tmp_path):
-    """As after a step in which another process had the infinite loss."""
-    runner = make_runner(distilled_cfg, tmp_path)
-    runner.model.backbone.cls_token.data.fill_(float('nan'))
-    runner.model.init_weights = lambda: None
-    (hook,) = (h for h in runner.hooks if type(h).__name__ == 'FiniteLossHook')
-    hook.after_train_iter = lambda *args, **kwargs: None
-    with pytest.raises(FloatingPointError, match='backbone.* is not finite'):
-        runner.train()
-    assert checkpoints(tmp_path) == []
+def same(model, weights):
+    state = model.state_dict()
+    assert state.keys() == weights.keys()
+    return all(torch.equal(value, state[name].cpu()) for name, value in weights.items())
 
 
 @pytest.mark.parametrize(
@@ -186,43 +105,276 @@ def test_a_checkpoint_that_does_not_fill_the_model(distilled_cfg, tmp_path, chan
         other.update(neck=None, head=change['head'])
     other['head'].update(change['head'])
     other['teacher'] = None
-    path = str(tmp_path / 'other.pth')
-    torch.save(dict(state_dict=build(other).state_dict(), meta={}), path)
-
-    def runner(**kwargs):
-        return make_runner(
-            distilled_cfg,
-            tmp_path,
-            scores=(1.0,),
-            custom_hooks=[dict(type='FilledModelHook')],
-            load_from=path,
-            **kwargs,
-        )
-
-    loader = dict(
-        dataset=dict(type='Noise'),
-        batch_size=2,
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        collate_fn=dict(type='default_collate'),
-    )
-    evaluate = dict(
-        test_dataloader=loader, test_cfg=dict(), test_evaluator=dict(type='Scripted', values=[1.0])
-    )
+    path = save(tmp_path / 'other.pth', build(other).state_dict())
     with pytest.raises(ValueError, match=f'does not fill.*{lacks}'):
-        runner(**evaluate).test()
+        runner_of(distilled_cfg, tmp_path, path).test()
     with pytest.raises(ValueError, match='does not fill'):
-        runner(resume=True).train()
-    tuned = runner()
+        runner_of(distilled_cfg, tmp_path, path, resume=True).train()
+    tuned = runner_of(distilled_cfg, tmp_path, path)
     tuned.train()  # to fine-tune
-    log = max(tmp_path.glob('*/*.log'), key=osp.getmtime).read_text()
-    assert re.search(f'Not filled by the checkpoint, newly drawn.*{lacks}', log)
-    torch.save(dict(state_dict=tuned.model.state_dict(), meta={}), path)
-    runner(**evaluate).test()
+    assert re.search(f'Not filled by the checkpoint, newly drawn.*{lacks}', log_of(tmp_path))
+    save(path, tuned.model.state_dict())
+    runner_of(distilled_cfg, tmp_path, path).test()
 
 
-def test_what_is_logged_is_fetched_at_once():
-    """The other hooks then wait for no device."""
-    outputs = dict(loss=torch.tensor(1.5, requires_grad=True), acc=torch.tensor([40.0]))
-    FiniteLossHook().after_train_iter(None, 0, None, outputs)
-    assert outputs == dict(loss=1.5, acc=40.0)
-    assert not any(value.requires_grad for value in outputs.values())
+def test_a_whole_checkpoint_is_loaded(cfg, weights, path, tmp_path):
+    runner = runner_of(cfg, tmp_path, path)
+    runner.test()
+    assert same(runner.model, weights)
+    assert 'Not filled' not in log_of(tmp_path)
+
+
+def test_without_the_hook_mmengine_goes_on(cfg, weights, tmp_path):
+    """Else there would be nothing to test here."""
+    del weights['head.layers.head.bias']
+    runner_of(cfg, tmp_path, save(tmp_path / 'a.pth', weights), hooks=()).test()
+
+
+@pytest.mark.parametrize('name', ['backbone.ln1.bias', 'backbone.layers.1.attn.qkv.weight'])
+def test_a_backbone_is_whole_also_to_fine_tune(cfg, weights, tmp_path, name):
+    del weights[name]
+    runner = runner_of(cfg, tmp_path, save(tmp_path / 'a.pth', weights))
+    with pytest.raises(ValueError, match=re.escape(name.split('.', 1)[1])):
+        runner.train()
+
+
+@pytest.mark.parametrize('name', ['head.layers.head.bias', 'backbone.ln1.weight'])
+@pytest.mark.parametrize('train', [False, True])
+def test_what_could_not_be_copied_is_not_filled(cfg, path, tmp_path, name, train):
+    """torch does not count it among the missing names, and mmengine only warns of it."""
+    runner = runner_of(cfg, tmp_path, path)
+    parameter = runner.model.get_parameter(name)
+    parameter.data = torch.zeros(1).expand(parameter.shape)  # one value for all, to read only
+    runner.model.init_weights = lambda: None
+    if train and name.startswith('head'):
+        runner.call_hook('before_run')
+        runner._train_loop = runner.build_train_loop(runner._train_loop)
+        runner.load_or_resume()  # a step would write into it
+        assert f"Not filled by the checkpoint, newly drawn: ['{name}']" in log_of(tmp_path)
+        return
+    with pytest.raises(ValueError, match=re.escape(f"does not fill ['{name}']")):
+        runner.train() if train else runner.test()
+
+
+def test_a_sparse_tensor_does_not_fill(cfg, weights, tmp_path):
+    """Its values cannot be copied into a dense one. The model itself refuses it."""
+    weights['head.layers.head.bias'] = weights['head.layers.head.bias'].to_sparse()
+    runner = runner_of(cfg, tmp_path, save(tmp_path / 'a.pth', weights))
+    with pytest.raises(ValueError, match='head.layers.head.bias'):
+        runner.test()
+
+
+def test_a_value_that_was_changed_on_the_way_is_not_filled(cfg, path, tmp_path):
+    runner = runner_of(cfg, tmp_path, path)
+
+    def change(module, *args):
+        module.bias.data += 1
+
+    runner.model.head.layers.head.register_load_state_dict_post_hook(change)
+    with pytest.raises(ValueError, match='does not fill .*head.layers.head.bias'):
+        runner.test()
+
+
+@pytest.mark.parametrize(
+    'edit',
+    [
+        lambda w: {k: v.half() for k, v in w.items()},
+        lambda w: {k: v.double() for k, v in w.items()},
+        lambda w: {f'module.{k}': v for k, v in w.items()},
+        lambda w: {**w, 'of.another.model': torch.zeros(2)},
+    ],
+    ids=['half', 'double', 'module', 'more'],
+)
+def test_the_same_values_in_other_words_fill(cfg, weights, tmp_path, edit):
+    edited = edit(weights)
+    runner = runner_of(cfg, tmp_path, save(tmp_path / 'a.pth', edited))
+    runner.test()
+    expected = {name: edited.get(name, edited.get(f'module.{name}')).float() for name in weights}
+    assert same(runner.model, expected)
+
+
+def test_position_embeddings_of_another_size_fill(cfg, weights, path, tmp_path):
+    cfg['backbone']['img_size'] = 48
+    runner = runner_of(cfg, tmp_path, path)
+    runner.test()
+    assert runner.model.backbone.pos_embed.shape[1] == 2 + 36
+
+
+def test_names_of_timm_fill(cfg, weights, tmp_path):
+    """As of the reference, whose files hold the weights as `model`."""
+    foreign = to_timm(weights)
+    torch.save(dict(model=foreign), tmp_path / 'a.pth')
+    runner = runner_of(cfg, tmp_path, tmp_path / 'a.pth')
+    runner.test()
+    assert same(runner.model, weights)
+    del foreign['head_dist.bias']
+    torch.save(dict(model=foreign), tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='does not fill .*head_dist.bias'):
+        runner_of(cfg, tmp_path, tmp_path / 'a.pth').test()
+
+
+LENET = dict(
+    type='ImageClassifier',
+    backbone=dict(type='LeNet5'),
+    head=dict(type='LinearClsHead', num_classes=5, in_channels=84),
+)
+SPARSE = pytest.mark.xfail(
+    raises=NotImplementedError, strict=True, reason='torch.equal refuses sparse tensors'
+)
+
+
+@pytest.mark.parametrize(
+    'edit',
+    [
+        lambda weights: weights.pop('head.fc.bias'),
+        lambda weights: weights.update({'head.fc.bias': torch.zeros(6)}),
+        lambda weights: weights.update({'head.fc.bias': None}),
+        pytest.param(
+            lambda weights: weights.update({'head.fc.bias': torch.ones(5).to_sparse()}), marks=SPARSE
+        ),
+    ],
+    ids=['missing', 'shape', 'none', 'sparse'],
+)
+def test_a_model_without_a_deit_is_compared_too(tmp_path, edit):
+    weights = build(LENET).state_dict()
+    edit(weights)
+    with pytest.raises(ValueError, match=r"does not fill \['head.fc.bias'\]"):
+        runner_of(LENET, tmp_path, save(tmp_path / 'a.pth', weights)).test()
+
+
+# --- a moving average beside it --------------------------------------------
+
+
+class Seen(Hook):
+    """The weights at the first step, and at the first of a test."""
+
+    priority = 'LOWEST'
+
+    def before_train(self, runner):
+        self.trained = copy.deepcopy(unwrap(runner.model).state_dict())
+
+    def before_test_iter(self, runner, batch_idx, data_batch=None):
+        self.tested = copy.deepcopy(unwrap(runner.model).state_dict())
+
+
+def averages():
+    """mmpretrain's hook and mmengine's, registered before FilledModelHook and after it."""
+    kinds = [dict(type=kind, momentum=0.1) for kind in ('EMAHook', 'mmengine.EMAHook')]
+    orders = [order for ema in kinds for order in ((HOOK, ema), (ema, HOOK))]
+    return pytest.mark.parametrize('hooks', orders, ids=lambda hooks: '-'.join(h['type'] for h in hooks))
+
+
+def equal(states, others):
+    return all(torch.equal(value, others[name]) for name, value in states.items())
+
+
+@averages()
+def test_beside_a_moving_average(cfg, path, tmp_path, hooks):
+    """Which loads the checkpoint into a copy of the model, that has its load hooks too."""
+    trained = runner_of(cfg, tmp_path, path, hooks)
+    trained.train()
+    averaged, last = torch.load(tmp_path / 'epoch_1.pth')['state_dict'], trained.model.state_dict()
+    assert not equal(averaged, last)
+    seen = Seen()
+    runner = runner_of(cfg, tmp_path, tmp_path / 'epoch_1.pth', hooks)
+    runner.register_hook(seen)
+    runner.test()
+    assert equal(averaged, seen.tested)
+
+    longer = dict(by_epoch=True, max_epochs=2)
+    resumed = runner_of(cfg, tmp_path, tmp_path / 'epoch_1.pth', hooks, resume=True, train_cfg=longer)
+    resumed.register_hook(seen)
+    resumed.train()
+    assert equal(last, seen.trained)
+
+
+@averages()
+@pytest.mark.parametrize('name, train', [('head.layers.head.bias', False), ('backbone.ln1.bias', True)])
+def test_what_is_not_filled_beside_a_moving_average(cfg, weights, tmp_path, hooks, name, train):
+    del weights[name]
+    runner = runner_of(cfg, tmp_path, save(tmp_path / 'a.pth', weights), hooks)
+    with pytest.raises(ValueError, match=f'does not fill .*{name}'):
+        runner.train() if train else runner.test()
+
+
+# --- models in wrappers ------------------------------------------------------
+
+
+@pytest.fixture
+def group(tmp_path):
+    """A process group of this process alone."""
+    dist.init_process_group('gloo', init_method=f'file://{tmp_path}/group', rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@MODEL_WRAPPERS.register_module()
+class Around(nn.Module):
+    """A wrapper whose parameters have longer names than the model's."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def test_step(self, *args):
+        return self.module.test_step(*args)
+
+
+@MODELS.register_module()
+class FirstView(BaseTTAModel):
+    """Of several views of an image the answer to the first counts."""
+
+    def merge_preds(self, data_samples_list):
+        return [samples[0] for samples in data_samples_list]
+
+
+@DATASETS.register_module()
+class Views(torch.utils.data.Dataset):
+    """Two views of each image."""
+
+    metainfo = dict()
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, i):
+        views = [torch.full((3, 32, 32), i + view, dtype=torch.uint8) for view in range(2)]
+        return dict(inputs=views, data_samples=[DataSample().set_gt_label(0) for _ in views])
+
+
+VIEWS = dict(LOADER, dataset=dict(type='Views'), collate_fn=dict(type='pseudo_collate'))
+
+
+@pytest.mark.parametrize('wrap', [MMDistributedDataParallel, Around, lambda m: Around(Around(m))])
+def test_a_wrapped_model_is_compared(cfg, weights, path, tmp_path, group, wrap):
+    runner = runner_of(cfg, tmp_path, path)
+    model = runner.model
+    runner.model = wrap(model)
+    assert unwrap(runner.model) is model
+    runner.test()
+    assert same(model, weights)
+    del weights['head.layers.head_dist.bias']
+    runner = runner_of(cfg, tmp_path, save(tmp_path / 'a.pth', weights))
+    runner.model = wrap(runner.model)
+    with pytest.raises(ValueError, match=r"does not fill \['head.layers.head_dist.bias'\]"):
+        runner.test()
+
+
+def test_a_model_with_test_time_augmentation_is_compared(cfg, weights, path, tmp_path):
+    """As `mim test --tta` wraps it, before the runner has it."""
+    cfg = dict(type='FirstView', module=cfg)
+    runner = runner_of(cfg, tmp_path, path)
+    runner._test_dataloader = VIEWS
+    runner.test()
+    assert same(runner.model.module, weights)
+    assert unwrap(Around(runner.model)) is runner.model.module
+    del weights['head.layers.head.bias']
+    runner = runner_of(cfg, tmp_path, save(tmp_path / 'a.pth', weights))
+    runner._test_dataloader = VIEWS
+    with pytest.raises(ValueError, match=r"does not fill \['head.layers.head.bias'\]"):
+        runner.test()
+
+
+def test_nothing_to_unwrap(cfg):
+    model = build(cfg)
+    assert unwrap(model) is model

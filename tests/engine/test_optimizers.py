@@ -7,6 +7,7 @@ import torch
 from conftest import build, config
 from mmengine.optim import build_optim_wrapper
 
+pytestmark = pytest.mark.usefixtures('quick')
 ADAMW = dict(type='AdamW', lr=1e-3, weight_decay=0.05)
 RULES = config('deit_base').optim_wrapper.paramwise_cfg.to_dict()
 SGD = dict(type='SGD', lr=1e-3, weight_decay=0.05, momentum=0.9)

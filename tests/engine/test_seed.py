@@ -1,25 +1,17 @@
-"""A training that is killed and resumed ends as one that was not."""
+"""A training that is killed and resumed ends as one that was not. (With two processes: test_distributed.)"""
 
-import pickle
-import random
 import time
-from functools import partial
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from mmengine.config import Config
-from mmengine.dataset import DefaultSampler, RepeatDataset
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmpretrain.datasets.samplers import repeat_aug
 from trainings import dots, draw, resumed, same, stop_workers, training
 
 from deit_plugin.datasets import RepeatedAugmentSampler, seeded
-from deit_plugin.datasets.seeded import PlacedSampler, get_placed_items, seed_cpu
+from deit_plugin.datasets.seeded import PlacedSampler, get_placed_items
 from deit_plugin.engine import SeedHook
 from deit_plugin.engine.hooks import seed as seeding
 
@@ -92,71 +84,6 @@ def test_training_by_iteration(drawing_model, tmp_path, monkeypatch, sampler):
     assert same(whole / 'iter_10.pth', again / 'iter_10.pth')
 
 
-def two_processes(rank, folder, cfg):
-    torch.set_num_threads(1)
-    Config.pretty_text = ''
-    dist.init_process_group('gloo', init_method=f'file://{folder}/group', rank=rank, world_size=2)
-    kwargs = dict(
-        launcher='pytorch',
-        randomness=dict(seed=None, diff_rank_seed=True),
-        sampler=REPEATED,
-        batch_size=16,
-        scores=(1.0,) * 2,
-        model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None),
-    )
-    (folder / 'whole').mkdir(exist_ok=True)
-    training(cfg, folder / 'whole', **kwargs).train()
-    dist.barrier()
-    resumed(cfg, folder / 'again', folder / 'whole' / 'epoch_1.pth', **kwargs)
-    dist.destroy_process_group()
-
-
-def test_gradients_of_two_processes(drawing_model, tmp_path, monkeypatch):
-    """Three iterations an epoch, the last of them amid a step."""
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    mp.spawn(two_processes, (tmp_path, drawing_model), nprocs=2)
-    whole = tmp_path / 'whole'
-    assert 'gradients' in torch.load(whole / 'epoch_1.pth')
-    assert same(whole / 'epoch_2.pth', tmp_path / 'again' / 'epoch_2.pth')
-
-
-def items(dataset, indices):
-    """What the pipeline draws for each sample, and from which image."""
-    return [
-        (i['data_samples'].sample_idx, i['data_samples'].drawn) for i in get_placed_items(dataset, indices)
-    ]
-
-
-def test_draws_depend_on_the_place_alone():
-    dataset = dots()
-    sampler = PlacedSampler(DefaultSampler(dataset, seed=5), 5)
-    first, second = list(sampler), list(sampler)
-    expected = items(dataset, first)
-    assert len(set(drawn for _, drawn in expected)) == 20
-    assert any(i != int(j) for (i, _), j in zip(expected, first))  # refetched
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    assert items(dataset, first[::-1]) == expected[::-1]
-    assert pickle.loads(pickle.dumps(first[3])).place == (5, 0, 3)
-    assert random.getstate() == before[0]
-    assert str(np.random.get_state()) == str(before[1])
-    assert torch.equal(torch.get_rng_state(), before[2])
-    sampler = PlacedSampler(DefaultSampler(dataset, seed=5), 6)
-    drawn = [set(d for _, d in items(dataset, indices)) for indices in (first, second, list(sampler))]
-    assert len(set.union(*drawn)) == 60
-    assert len(set(np.ravel(list(drawn[0])))) == 60  # by each generator
-
-
-def test_datasets_in_datasets_and_spawned_workers():
-    """As these pickle the dataset with what the hook adds to it."""
-    dataset = RepeatDataset(dots(), 2)
-    expected = items(dataset, list(PlacedSampler(range(40), 0)))
-    assert len(set(drawn for _, drawn in expected)) == 40
-    dataset.__getitems__ = partial(get_placed_items, dataset)
-    copy = pickle.loads(pickle.dumps(dataset))
-    assert copy.__getitems__.args[0] is copy
-    assert items(copy, list(PlacedSampler(range(40), 0))) == expected
-
-
 def test_processes_draw_apart(monkeypatch):
     """Each copy of an image, in repeated augmentation, and each iteration."""
     samples, iterations = [], set()
@@ -174,17 +101,9 @@ def test_processes_draw_apart(monkeypatch):
         iterations.add(draw())
     assert len(set(samples)) == 7 and len(samples) == 20
     assert len(set(sample.place for sample in samples)) == 20
-    assert len(set(drawn for _, drawn in items(dataset, samples))) == 20
+    drawn = [item['data_samples'].drawn for item in get_placed_items(dataset, None, samples)]
+    assert len(set(drawn)) == 20
     assert len(iterations) == 2
-
-
-def test_same_place_of_a_sample_and_an_iteration():
-    seeds = {seed_cpu(kind, 0, 1, 2) for kind in ('sample', 'iteration')}
-    assert len(seeds) == 2
-    seed_cpu('sample', 0, 1, 2)
-    first = draw()
-    seed_cpu('sample', 0, 1, 2)
-    assert draw() == first and len(set(first)) == 3
 
 
 def test_needs_a_sampler():

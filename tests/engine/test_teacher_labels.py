@@ -1,17 +1,17 @@
 """A teacher that is paid for once: recorded, then replayed."""
 
+import copy
 import json
 import os
-import subprocess
-import sys
-import uuid
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import build, make_batch
-from trainings import PIPELINE, stop_workers, training
+from mmengine.hooks import Hook
+from mmpretrain.registry import HOOKS
+from trainings import PIPELINE, stop_workers, training, unique_name
 
 from deit_plugin.__main__ import main
 from deit_plugin.models import DistillationLoss
@@ -39,15 +39,7 @@ def run(cfg, folder, seed_hook=True, **kwargs):
     runner = training(
         cfg,
         folder,
-        **{
-            **dict(
-                randomness=dict(seed=0),
-                default_hooks=hooks,
-                # mmengine knows its logs by it, and by the second.
-                experiment_name=uuid.uuid4().hex,
-            ),
-            **kwargs,
-        },
+        **{**dict(randomness=dict(seed=0), default_hooks=hooks), **kwargs},
     )
     runner.train()
     stop_workers(runner)
@@ -286,39 +278,92 @@ def test_no_room_on_the_disk(labels, tmp_path, monkeypatch):
         run(labels, tmp_path / 'record')
 
 
-def test_the_command_records_without_the_student(labels, tmp_path):
-    """What it records a training replays, to the bit."""
-    recorded = run(labels, tmp_path / 'record')
-    reference = (tmp_path / 'labels' / 'rank0.labels').read_bytes()
-    runner = recorded[2]
+def write_config(runner, path, **changes):
+    """The config of a runner as a file."""
     cfg = runner.cfg.copy()
-    cfg.model.teacher_labels.path = str(tmp_path / 'alone')
-    cfg.load_from = 'of the student, which is not there.pth'
-    script = tmp_path / 'script.py'
-    cfg_file = tmp_path / 'cfg.json'
-    plain = json.loads(json.dumps(cfg._cfg_dict.to_dict(), default=str))
-    cfg_file.write_text(json.dumps(plain))
-    script.write_text(f"""
-import sys
-sys.path.insert(0, {os.path.dirname(os.path.dirname(__file__))!r})
-import trainings
-from deit_plugin.__main__ import main
-from deit_plugin.teacher_cache.store import LabelStore
-sys.exit(main(['label', {str(cfg_file)!r}, '--work-dir',
-               {str(tmp_path / 'work')!r}]))
-""")
+    cfg.update(changes, experiment_name=unique_name())
+    path.write_text(json.dumps(cfg._cfg_dict.to_dict(), default=str))
+    return str(path)
+
+
+@HOOKS.register_module()
+class Counts(Hook):
+    """What a loop does, and what it gives the hooks."""
+
+    def __init__(self):
+        self.outputs = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.outputs.append(outputs)
+
+
+def test_the_command_records_without_the_student(labels, tmp_path, monkeypatch):
+    """What it records a training replays, to the bit."""
+    reference = tmp_path / 'labels' / 'rank0.labels'
+    runner = run(labels, tmp_path / 'record')[2]
+    asked, ask = [], Teacher.__call__
+    monkeypatch.setattr(Teacher, '__call__', lambda self, images: asked.append(1) or ask(self, images))
     for _ in range(2):  # the second time there is nothing to do
-        subprocess.run([sys.executable, str(script)], check=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    assert (tmp_path / 'alone' / 'rank0.labels').read_bytes() == reference
-    assert not list((tmp_path / 'work').glob('*.pth'))
+        cfg = write_config(
+            runner,
+            tmp_path / 'cfg.json',
+            load_from='of the student, which is not there.pth',
+            default_hooks=dict(
+                runner.cfg.default_hooks,
+                finite_loss=dict(type='FiniteLossHook'),
+                checkpoint=dict(type='AtomicCheckpointHook', save_best='auto'),
+            ),
+        )
+        path = f'model.teacher_labels.path={tmp_path / "alone"}'
+        assert main(['label', cfg, '--work-dir', str(tmp_path / 'work'), '--cfg-options', path]) == 0
+        assert (tmp_path / 'alone' / 'rank0.labels').read_bytes() == reference.read_bytes()
+        assert len(asked) == 20
+    assert not list((tmp_path / 'work').rglob('*.pth'))
+
+
+def test_the_loop_trains_nothing_and_calls_the_hooks_that_are_there(labels, tmp_path):
+    """Also one that saves checkpoints, which the command leaves out."""
+    counts = Counts()
+    runner = training(
+        labels,
+        tmp_path / 'run',
+        randomness=dict(seed=0),
+        train_cfg=dict(type='TeacherLabelLoop', max_epochs=2),
+        val_dataloader=None,
+        val_cfg=None,
+        val_evaluator=None,
+        default_hooks=dict(
+            seed=dict(type='SeedHook'),
+            labels=dict(type='TeacherLabelsHook'),
+            finite_loss=dict(type='FiniteLossHook'),
+            checkpoint=dict(type='AtomicCheckpointHook', interval=1),
+        ),
+        custom_hooks=[],
+    )
+    runner.register_hook(counts)
+    hooks = list(runner.hooks)
+    runner.model.init_weights = lambda: None
+    before = copy.deepcopy(runner.model.state_dict())
+    runner.train()
+    assert runner.hooks == hooks and counts.outputs == [{}] * 10
+    assert all(torch.equal(value, before[name]) for name, value in runner.model.state_dict().items())
+    assert (tmp_path / 'run' / 'epoch_2.pth').exists()
 
 
 def test_the_command_needs_something_to_record(labels, tmp_path, capsys):
-    cfg = training({k: v for k, v in labels.items() if k != 'teacher_labels'}, tmp_path, batch_size=4).cfg
-    file = tmp_path / 'cfg.json'
-    file.write_text(json.dumps(json.loads(json.dumps(cfg._cfg_dict.to_dict(), default=str))))
-    assert main(['label', str(file), '--work-dir', str(tmp_path)]) == 2
+    runner = training({k: v for k, v in labels.items() if k != 'teacher_labels'}, tmp_path, batch_size=4)
+    cfg = write_config(runner, tmp_path / 'cfg.json')
+    assert main(['label', cfg, '--work-dir', str(tmp_path)]) == 2
     assert 'nothing to record' in capsys.readouterr().err
+
+
+def test_the_command_does_not_replay(labels, tmp_path, capsys):
+    labels['teacher_labels']['mode'] = 'replay'
+    runner = training(labels, tmp_path, batch_size=4, randomness=dict(seed=0))
+    hooks = dict(seed=dict(type='SeedHook'), labels=dict(type='TeacherLabelsHook'))
+    cfg = write_config(runner, tmp_path / 'cfg.json', default_hooks=hooks)
+    assert main(['label', cfg, '--work-dir', str(tmp_path)]) == 2
+    assert 'Nothing to replay' in capsys.readouterr().err
 
 
 # --- the loss of the first k ----------------------------------------------
