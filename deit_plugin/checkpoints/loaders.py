@@ -82,6 +82,9 @@ def check_zip(path: str):
     if start != b'PK':
         return  # the format of before torch 1.6 has none
     with zipfile.ZipFile(path) as archive:
+        declared = sum(info.file_size for info in archive.infolist())
+        if declared > 10 * osp.getsize(path):  # torch.save does not compress
+            raise ValueError(f'it declares {declared} bytes')
         # With `torch.serialization.set_crc32_options(False)` all are 0.
         if any(info.CRC for info in archive.infolist()) and (name := archive.testzip()):
             raise ValueError(f'its part {name} does not match its checksum')

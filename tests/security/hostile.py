@@ -206,10 +206,21 @@ HOSTILE = dict(
     empty=raw(lambda data: b''),
     random_bytes=raw(lambda data: np.random.default_rng(0).bytes(5000)),
     gzip=raw(gzip.compress),
+    zip_bomb=lambda c, folder: bomb(c, folder),
     zip_without_weights=lambda c, folder: zip_of(folder / 'a.pth'),
     web_page=raw(lambda data: b'<!DOCTYPE html><title>404</title>'),
     git_lfs_pointer=raw(lambda data: b'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n'),
 )
+
+
+def bomb(checkpoint, folder):
+    """A gigabyte of zeros in a megabyte."""
+    save()(checkpoint, folder)
+    with zipfile.ZipFile(folder / 'a.pth', 'a', zipfile.ZIP_DEFLATED) as archive:
+        with archive.open('a/data/zeros', 'w') as file:
+            for _ in range(64):
+                file.write(bytes(1 << 24))
+    return folder / 'a.pth'
 
 
 def zip_of(path):
