@@ -33,12 +33,18 @@ def seed():
 
 
 @pytest.fixture(autouse=True, scope='session')
-def small_heap():
-    """mmengine collects the garbage after each data set that it reads, and would look at all that is
-    imported here each time: up to a second."""
-    gc.freeze()
+def whole_heap():
+    """At the end all is garbage, or extensions complain."""
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True, scope='module')
+def small_heap(whole_heap):
+    """mmengine collects the garbage after each data set that it reads, and would look at all that is
+    imported here each time: up to a second."""
+    gc.collect()
+    gc.freeze()
 
 
 def distilled(mode='hard', **changes):

@@ -1,4 +1,4 @@
-"""Atomic writes: a file is there whole or not at all."""
+"""Atomic writes: a file is there whole or not at all; and locks."""
 
 import errno
 import os
@@ -6,6 +6,7 @@ import os.path as osp
 import shutil
 import tempfile
 
+from filelock import FileLock, Timeout
 from mmengine.fileio import LocalBackend, register_backend
 
 PARTIAL = '.part'  # the end of what a killed write leaves
@@ -42,6 +43,35 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
     finally:
         if osp.exists(partial):
             os.remove(partial)
+
+
+def lock(path: str, patience: float = -1, **kwargs) -> FileLock | None:
+    """Hold a lock file until ``release``.
+
+    Args:
+        path (str): The lock file.
+        patience (float): Seconds to wait for another holder, such as the workers of a killed training; -1
+            waits for ever. Defaults to -1.
+        **kwargs: As for ``FileLock``.
+
+    Returns:
+        FileLock | None: None on a file system without locks.
+
+    Raises:
+        filelock.Timeout: If another one holds it.
+    """
+    held = FileLock(path, **kwargs)
+    try:
+        held.acquire(timeout=patience)
+    except Timeout:
+        raise
+    except NotImplementedError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            return None
+        raise
+    return held
 
 
 @register_backend('atomic_local')

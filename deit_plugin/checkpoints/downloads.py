@@ -10,10 +10,9 @@ from urllib.parse import urlparse
 from urllib.request import urlretrieve
 
 import torch
-from filelock import FileLock
 from mmengine.logging import print_log
 
-from .atomic import PARTIAL
+from .atomic import PARTIAL, lock
 from .reading import FOLDER_FILES, file_in, shards_of
 
 
@@ -52,9 +51,13 @@ def fetch(filename: str) -> str:
     if path == osp.expanduser(filename) or osp.exists(path):
         return path
     os.makedirs(osp.dirname(path), exist_ok=True)
-    with FileLock(path + '.lock'):
+    held = lock(path + '.lock')
+    try:
         if not osp.exists(path):
             _download(filename, path)
+    finally:
+        if held is not None:
+            held.release()
     return path
 
 

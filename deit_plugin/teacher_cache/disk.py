@@ -7,27 +7,25 @@ import shutil
 
 from filelock import FileLock, Timeout
 
+from ..checkpoints.atomic import lock
+
 PATIENCE = 30.0  # seconds that the workers of a killed training may hold a lock
 
 
-def lock(path: str) -> FileLock | None:
-    """A lock that is held until its ``release``, or None on a file system without locks.
+def lock_labels(path: str) -> FileLock | None:
+    """A lock on a file of labels; see :func:`lock`.
 
     Raises:
         BlockingIOError: If another process holds it.
     """
-    held = FileLock(path + '.lock')
     try:
-        held.acquire(timeout=PATIENCE)
+        return lock(path + '.lock', PATIENCE)
     except Timeout:
         raise BlockingIOError(
             errno.EWOULDBLOCK,
             'Another run records these labels. Wait for its end, or choose another path',
             path,
         ) from None
-    except NotImplementedError:
-        return None
-    return held
 
 
 def free_bytes(folder: str) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from .blocks import block_dtype, check_sizes, checksum, make_block
-from .disk import free_bytes, lock, reserve
+from .disk import free_bytes, lock_labels, reserve
 from .header import Header
 
 FORMAT = 1
@@ -242,7 +242,7 @@ class LabelStore:
         if needed > free:
             self._refuse(needed, free)
         os.makedirs(self.path, exist_ok=True)
-        self._lock = lock(self.file)
+        self._lock = lock_labels(self.file)
         if self.rank:
             self._allocate(size)
             return

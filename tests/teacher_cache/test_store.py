@@ -742,13 +742,7 @@ def test_without_locks(folder, monkeypatch):
     assert make_store(folder, 'replay').recorded() == 6
 
 
-NFS = pytest.mark.xfail(raises=OSError, strict=True, reason='filelock knows ENOSYS alone')
-
-
-@pytest.mark.parametrize(
-    'code',
-    [errno.ENOSYS, pytest.param(errno.ENOLCK, marks=NFS), pytest.param(errno.EOPNOTSUPP, marks=NFS)],
-)
+@pytest.mark.parametrize('code', [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 @pytest.mark.filterwarnings('ignore:flock not supported')
 def test_a_file_system_without_locks(folder, monkeypatch, code):
     """As the kernel says it: NFS without a lock daemon has none available."""

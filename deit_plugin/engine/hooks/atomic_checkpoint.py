@@ -11,7 +11,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from mmpretrain.registry import HOOKS
 
-from ...checkpoints.atomic import PARTIAL, write_whole
+from ...checkpoints.atomic import PARTIAL, lock, write_whole
 
 
 @HOOKS.register_module()
@@ -205,14 +205,10 @@ def lock_folder(folder: str, patience: float = 30) -> FileLock | None:
     Raises:
         RuntimeError: If another training runs in it.
     """
-    # Of this process there is one: a training that failed in a notebook may be started again.
-    held = FileLock(osp.join(folder, '.training.lock'), is_singleton=True)
     try:
-        held.acquire(timeout=patience)
+        # Of this process there is one: a training that failed in a notebook may be started again.
+        return lock(osp.join(folder, '.training.lock'), patience, is_singleton=True)
     except Timeout:
         raise RuntimeError(
             f'Another training runs in {folder}: wait for its end, or choose another --work-dir'
         ) from None
-    except NotImplementedError:
-        return None
-    return held

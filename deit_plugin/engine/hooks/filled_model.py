@@ -89,6 +89,6 @@ def _same(name: str, given, value: torch.Tensor) -> bool:
         return False
     if name.endswith('pos_embed') and given.shape != value.shape:
         return True  # it was resized; the backbone refuses what cannot be
-    if given.shape != value.shape:
+    if given.shape != value.shape or given.layout != value.layout:
         return False
     return torch.equal(given.to(value), value)
