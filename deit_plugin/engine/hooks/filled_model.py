@@ -9,6 +9,7 @@ from mmengine.runner import BaseLoop
 from mmpretrain.registry import HOOKS
 
 from ...checkpoints.contents import weights_of
+from ...checkpoints.recorded import without_code
 from ...models import DeiT, accept_foreign_names
 from ..utils import unwrap
 
@@ -43,6 +44,7 @@ class FilledModelHook(Hook):
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Called after a checkpoint was read and before it is loaded into the model."""
+        without_code(checkpoint)  # whichever loader read it
         if any(isinstance(module, DeiT) for module in unwrap(runner.model).modules()):
             # Where other hooks look for it; in facebookresearch/deit's files it is `model`.
             checkpoint.setdefault('state_dict', weights_of(checkpoint))
