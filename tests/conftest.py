@@ -28,6 +28,18 @@ def pytest_runtest_setup(item):
 
 
 @pytest.fixture(autouse=True)
+def one_thread(request):
+    """Models as small as here wait for a second thread more than they compute."""
+    if request.node.get_closest_marker('slow'):
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
 
@@ -73,13 +85,8 @@ def distilled_cfg():
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Steps this small wait for threads more than they compute, and printing the config takes longer
-    than all of them."""
+    """Printing the config takes longer than training for so few steps."""
     monkeypatch.setattr(Config, 'pretty_text', '')
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

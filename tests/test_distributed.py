@@ -85,6 +85,7 @@ def one_step(rank, folder, cfg):
     torch.save(gradients(model), f'{folder}/gradients_{rank}.pth')
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one(processes, distilled_cfg, tmp_path):
     batch = the_batch()
     model = build(distilled_cfg).train()
@@ -130,6 +131,7 @@ def train(rank, folder, cfg):
     return draw.drawn
 
 
+@pytest.mark.slow
 def test_runner_under_the_pytorch_launcher(processes, distilled_cfg, tmp_path):
     drawn = run(processes, train, tmp_path, distilled_cfg)
     stored = torch.load(tmp_path / 'epoch_2.pth')
@@ -155,6 +157,7 @@ def train_and_resume(rank, folder, cfg):
     resumed(cfg, folder / 'again', folder / 'whole' / 'epoch_1.pth', **kwargs)
 
 
+@pytest.mark.slow
 def test_gradients_of_two_processes_are_resumed(processes, drawing_model, tmp_path):
     """Three iterations an epoch, the last of them amid a step."""
     run(processes, train_and_resume, tmp_path, drawing_model)

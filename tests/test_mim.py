@@ -20,6 +20,7 @@ import pytest
 import torch
 from trainings import unique_name
 
+pytestmark = pytest.mark.slow
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 CONFIG = osp.join(ROOT, 'configs', 'deit_digits_distilled.py')
 TOOLS = osp.join(osp.dirname(mmpretrain.__file__), '.mim', 'tools')
@@ -151,7 +152,6 @@ def killed(tmp_path_factory):
     return folder, output
 
 
-@pytest.mark.slow
 def test_a_kill_damages_nothing(killed):
     run = killed[0] / 'run'
     names = [f for f in os.listdir(run) if f.endswith('.pth')]
@@ -162,7 +162,6 @@ def test_a_kill_damages_nothing(killed):
     assert all(k.startswith(('backbone.', 'head.')) for k in student)
 
 
-@pytest.mark.slow
 def test_what_was_killed_is_resumed_and_evaluated(killed, trained, tmp_path):
     """At once, for the time that they take. The evaluation lacks the teacher's weights; the training has
     workers, other than the one without a kill."""

@@ -83,6 +83,7 @@ def seen(tmp_path_factory):
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', NEIGHBOURS)
 def test_with_and_without(name, seen):
     without, with_us = seen
@@ -95,6 +96,7 @@ def run(code, folder):
     )
 
 
+@pytest.mark.slow
 def test_a_name_that_is_in_the_hub_already_stays(tmp_path):
     (tmp_path / 'index.yml').write_text(
         'Models:\n  - Name: deit_tiny\n    Config: mine.py\n    In Collection: Mine\n'
@@ -116,6 +118,7 @@ def test_a_name_that_is_in_the_hub_already_stays(tmp_path):
     assert "hub has a model 'deit_tiny' already, of " in said and 'index.yml' in said
 
 
+@pytest.mark.slow
 def test_a_class_that_is_registered_already_is_named(tmp_path):
     (tmp_path / 'neighbour.py').write_text(
         'from mmpretrain.registry import MODELS\n\n\n@MODELS.register_module()\nclass DeiT:\n    pass\n'

@@ -59,6 +59,7 @@ def test_all_parts_are_registered():
         assert registry.get(name).__module__.startswith('deit_plugin')
 
 
+@pytest.mark.slow
 def test_custom_imports_in_a_config_of_mmpretrain(tmp_path):
     """One line added to a config that a user already has."""
     (tmp_path / 'mine.py').write_text(

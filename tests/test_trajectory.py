@@ -125,6 +125,7 @@ def timms(mode, weights, teacher):
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('mode', ['plain', 'hard', 'soft'])
 def test_trajectory_equals_timm(mode, tmp_path):
     cfg = student_cfg(mode)

@@ -399,6 +399,7 @@ def test_what_is_no_whole_deit_is_not_written(spoil, message, tmp_path):
     assert os.listdir(tmp_path) == ['a.pth']
 
 
+@pytest.mark.slow
 def test_the_console(tmp_path):
     result = subprocess.run(
         [sys.executable, '-m', 'deit_plugin', 'convert', 'absent.pth', 'b', '--to', 'timm'],

@@ -130,6 +130,7 @@ def test_hub_has_the_variants_beside_mmpretrains():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_variant_builds_with_the_published_parameters(name):
     info = ModelHub.get(name)
@@ -253,6 +254,7 @@ def test_inference_by_name(weights, peer, tmp_path, monkeypatch):
     assert result['pred_label'] == logits(peer, path).argmax()
 
 
+@pytest.mark.slow
 def test_evaluate_goes_on_after_a_failure(data, weights, tmp_path, capsys):
     folder, report = tmp_path / 'weights', tmp_path / 'report.json'
     folder.mkdir()
@@ -330,6 +332,7 @@ def save_folder(source, folder):
     convert(str(source), str(folder / TINY), to='transformers')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('save', [save_safetensors, save_folder])
 def test_weights_by_the_name_of_the_variant(data, weights, tmp_path, save):
     save(weights / FILE, tmp_path)
@@ -500,6 +503,7 @@ def run(site, folder, *command):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_wheel_has_the_configs(installed):
     inside = installed / 'deit_plugin' / '.mim'
     assert files_below(inside / 'configs') == files_below(osp.join(ROOT, 'configs'))
@@ -525,6 +529,7 @@ print(sum(p.numel() for p in model.parameters()))
 """
 
 
+@pytest.mark.slow
 def test_wheel_works_by_itself(installed, tmp_path):
     python = sys.executable
     output = run(installed, tmp_path, python, '-c', USE, str(installed))
@@ -549,6 +554,7 @@ def test_wheel_works_by_itself(installed, tmp_path):
     assert (tmp_path / 'tiny' / 'model.safetensors').is_file()
 
 
+@pytest.mark.slow
 def test_mim_finds_the_variants_in_the_wheel(installed, tmp_path):
     mim = osp.join(osp.dirname(sys.executable), 'mim')
     run(installed, tmp_path, mim, 'search', 'deit_plugin', '--json', 'all')

@@ -142,6 +142,7 @@ def evil(tmp_path, address):
     return f'{address}/evil.pth', marker
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'table, name',
     [

@@ -194,6 +194,7 @@ def test_images_are_distributed_as_timms(cfg, path, timms):
         assert_same_distribution(mine, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'change',
     [
@@ -320,6 +321,7 @@ def mixed(cfg):
         return mixes(ours, monkeypatch), mixes(theirs, monkeypatch)
 
 
+@pytest.mark.slow
 def test_half_is_mixup_and_half_cutmix(mixed):
     for rows in mixed:
         assert_share(rows[:, 0], 0.5)

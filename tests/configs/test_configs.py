@@ -66,6 +66,7 @@ def test_none_is_missing():
     assert TRANSFER == sorted(f'transfer/{m}_{data}' for m in MODELS_7 for data in TABLE_7)
 
 
+@pytest.mark.slow
 def test_what_the_transfer_configs_share_is_in_few_files():
     files = {path.name for path in CONFIGS.glob('transfer/_base_/*')} - {'__pycache__'}
     assert files == {'adamw_dino.py', 'adamw_inat.py', 'data_sets.py', 'distilled.py', 'sgd.py'}
@@ -81,6 +82,7 @@ def header(name):
     return lines, re.sub(r' \\\n# +', ' ', '\n'.join(lines))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ALL)
 def test_header(name):
     """It has a figure or says why not, and a command for the hardware that it names."""

@@ -61,6 +61,7 @@ def no_teacher(monkeypatch):
     monkeypatch.setattr(Teacher, 'build', build)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('topk', [0, 3])
 def test_a_replay_is_the_live_run_to_the_bit(topk, labels, tmp_path, monkeypatch):
     labels['head']['loss'] = dict(type='DistillationLoss', mode='soft' if topk else 'hard', tau=2.0)

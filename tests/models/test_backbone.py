@@ -22,9 +22,11 @@ def make_student(arch, distilled, img_size):
     )
 
 
-@pytest.mark.parametrize('img_size', [224, 384])
+@pytest.mark.parametrize('img_size', [224, pytest.param(384, marks=pytest.mark.slow)])
 @pytest.mark.parametrize('distilled', [False, True])
-@pytest.mark.parametrize('arch', SIZES)
+@pytest.mark.parametrize(
+    'arch', ['tiny', *[pytest.param(a, marks=pytest.mark.slow) for a in ('small', 'base')]]
+)
 def test_logits_equal_timm_and_mmpretrain(arch, distilled, img_size):
     ours = shuffle_weights(make_student(arch, distilled, img_size)).eval()
     name = f'deit_{arch}{"_distilled" if distilled else ""}_patch16_224'

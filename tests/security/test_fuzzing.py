@@ -77,6 +77,7 @@ def test_flipped_bits(make, sound, at, bit, length):
 @pytest.mark.parametrize('make', [save(), safetensors_file])
 @FUZZ
 @given(start=st.floats(0, 1), end=st.floats(0, 1), more=st.binary(max_size=20))
+@pytest.mark.slow
 def test_truncated_cut_and_grown(make, sound, start, end, more):
     damaged(
         sound,
@@ -96,6 +97,7 @@ ODD = st.recursive(
 
 @FUZZ
 @given(place=st.sampled_from(['state_dict', 'model', 'state_dict_ema', 'meta', 'weight']), value=ODD)
+@pytest.mark.slow
 def test_odd_values(sound, place, value):
     checkpoint = copy.deepcopy(sound)
     if place == 'weight':
@@ -115,6 +117,7 @@ def test_odd_values(sound, place, value):
 
 @settings(FUZZ, max_examples=30)
 @given(info=st.dictionaries(st.sampled_from(['best_ckpt', 'last_ckpt', 'keep_ckpt_ids', 'best_score']), ODD))
+@pytest.mark.slow
 def test_odd_logs_are_resumed_or_refused(sound, info):
     """`--resume` removes nothing and runs nothing, whatever the logs say."""
     checkpoint = copy.deepcopy(sound)

@@ -140,6 +140,7 @@ def table():
     return {cells[0]: dict(zip(WAYS, cells[1:])) for cells in (row.split(' | ') for row in rows)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', HOSTILE)
 def test_the_table_of_security_md(kind, sound, tmp_path, monkeypatch):
     found = {}
