@@ -410,3 +410,10 @@ def test_the_console(tmp_path):
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].startswith("deit-plugin: There is no checkpoint 'absent.pth'")
     assert 'Traceback' not in result.stderr
+
+
+@pytest.mark.parametrize('size', [-32, 'large', [32], [8, -128], None])
+def test_a_recorded_image_size_that_is_none(size, tmp_path):
+    save('both', tmp_path / 'a.pth', cfg=f'model = dict(backbone=dict(img_size={size!r}))')
+    convert(str(tmp_path / 'a.pth'), str(tmp_path / 'b'), 'transformers', num_heads=2)
+    assert config_of(tmp_path / 'b')['image_size'] == SIDE

@@ -254,6 +254,42 @@ def test_inference_by_name(weights, peer, tmp_path, monkeypatch):
     assert result['pred_label'] == logits(peer, path).argmax()
 
 
+@pytest.fixture
+def with_a_broken_image(data, tmp_path):
+    root = shutil.copytree(data[0] / 'val', tmp_path / 'val')
+    path = sorted(root.rglob('*.png'))[0]
+    shutil.copy(path, path.with_name('broken.png'))
+    path.with_name('broken.png').write_bytes(path.read_bytes()[:100])
+    return tmp_path
+
+
+def test_a_broken_image_is_named(with_a_broken_image, weights):
+    (result,) = evaluate([TINY], with_a_broken_image, weights)
+    assert re.search(r"The image '.*broken\.png' is broken: ", result['error'])
+
+
+def test_broken_images_are_left_out_and_counted(with_a_broken_image, data, weights, capsys):
+    (result,) = evaluate([TINY], with_a_broken_image, weights, skip_broken=True)
+    assert result['images'] == 7 and len(result['broken']) == 1 and 'broken.png' in result['broken'][0]
+    assert result['measured']['top1'] == pytest.approx(data[1][0])
+    assert '1 broken images are left out' in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_noticed_at_once(data, weights, tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(OSError, match='--json .* cannot be written'):
+        evaluate([TINY], data[0], weights, output=str(tmp_path / 'file' / 'results.json'))
+
+
+def test_names_that_are_not_utf_8(tmp_path, weights):
+    folder = os.fsencode(tmp_path / 'val' / 'cat')
+    os.makedirs(folder)
+    with open(os.path.join(folder, b'\xff.png'), 'wb') as file:
+        file.write(b'x')
+    with pytest.raises(ValueError, match=r'not UTF-8 .*rename them.*udcff'):
+        evaluate([TINY], tmp_path, weights)
+
+
 @pytest.mark.slow
 def test_evaluate_goes_on_after_a_failure(data, weights, tmp_path, capsys):
     folder, report = tmp_path / 'weights', tmp_path / 'report.json'

@@ -12,13 +12,15 @@ import timm
 import torch
 import transformers
 from conftest import ARCH, NUM_CLASSES, build, make_batch, make_runner, shuffle_weights, step
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from mmpretrain.registry import MODELS
 from peers import DUAL, HEAD_NAMES, SIDE, SINGLE, TOKENS, answer, huggings, images, mask, ours, timms
 from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
-from deit_plugin.checkpoints.names import to_mmpretrain
+from deit_plugin.checkpoints.names import from_mmpretrain, to_mmpretrain
 from deit_plugin.checkpoints.strict import load_strict
 
 
@@ -421,6 +423,36 @@ def test_fused_and_split_attention_are_the_same_weights():
     fused, again = to_mmpretrain(state)[1], to_mmpretrain(split)[1]
     assert fused.keys() == again.keys()
     assert all(torch.equal(fused[k], again[k]) for k in fused)
+
+
+@st.composite
+def classifiers(draw):
+    """The names of a classifier of ours of some depth and with some heads, each with a value of its own."""
+    distilled = draw(st.booleans())
+    names = ['cls_token', 'pos_embed', 'patch_embed.projection.weight', 'patch_embed.projection.bias']
+    names += ['dist_token'] * distilled + ['ln1.weight', 'ln1.bias']
+    parts = ('ln1', 'attn.qkv', 'attn.proj', 'ln2', 'ffn.layers.0.0', 'ffn.layers.1')
+    for layer in range(draw(st.integers(1, 13))):
+        names += [f'layers.{layer}.{part}.{kind}' for part in parts for kind in ('weight', 'bias')]
+    names = [f'backbone.{name}' for name in names]
+    heads = draw(st.sampled_from([[], ['head'], ['head', 'head_dist']] if distilled else [[], ['head']]))
+    names += [f'head.layers.{head}.{kind}' for head in heads for kind in ('weight', 'bias')]
+    shapes = [(6, 2) if 'qkv.weight' in name else (6,) for name in names]
+    return {name: torch.full(shape, float(i)) for i, (name, shape) in enumerate(zip(names, shapes))}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    classifiers(),
+    st.sampled_from(['timm', 'facebook', 'transformers', 'mmpretrain']),
+    st.sampled_from(['', 'module.', '_orig_mod.', 'module._orig_mod.']),
+)
+def test_names_go_there_and_back(weights, target, prefix):
+    there = {prefix + name: value for name, value in from_mmpretrain(weights, target).items()}
+    library, back = to_mmpretrain(there)
+    assert library == target.replace('facebook', 'timm')
+    assert back.keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in back.items())
 
 
 def test_fused_beside_split_attention_is_refused():

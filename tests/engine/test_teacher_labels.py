@@ -415,3 +415,9 @@ def test_classes_alone_are_hard_labels():
         assert loss(student, target, answer) == expected
     with pytest.raises(ValueError, match='more than the classes'):
         soft(student, teacher.argmax(1), 1.0)
+
+
+def test_a_launcher_that_is_not_running(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv('RANK', raising=False)
+    assert main(['label', 'any.py', '--launcher', 'pytorch']) == 2
+    assert 'torchrun --nproc_per_node 8' in capsys.readouterr().err
