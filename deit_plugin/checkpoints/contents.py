@@ -89,4 +89,5 @@ def _not_a_weight(name, value, integer: bool) -> str:
         return ''
     if not value.is_floating_point() or value.element_size() < 2:
         return str(value.dtype).removeprefix('torch.')
-    return '' if torch.isfinite(value).all() else 'it holds NaN or infinity'
+    # As it will be: double precision may be too large for single.
+    return '' if torch.isfinite(value.float()).all() else 'it holds NaN or infinity'

@@ -8,7 +8,7 @@ downloads with code allowed; and it runs the config in a checkpoint that it resu
   in a file that is read as data (``safe_globals``);
 - every scheme of mmengine that downloads reads the file like a local one;
 - the checksums in a file are compared with its content;
-- a config in a checkpoint keeps its literals, and loses its code;
+- a config that mmengine would run is left out of a checkpoint (``meta['config']``);
 - what mmengine cannot read at all (``reading``) is read.
 
 Everything else is mmengine's own, torch's switch ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`` included.
@@ -17,13 +17,12 @@ Everything else is mmengine's own, torch's switch ``TORCH_FORCE_NO_WEIGHTS_ONLY_
 import os.path as osp
 import pickle
 import re
-import zipfile
 
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from .downloads import fetch
-from .reading import classes_beside, file_in, reader_of
+from .reading import check_zip, classes_beside, file_in, reader_of
 from .recorded import without_code
 from .safe_globals import allow_mmengine_checkpoints
 
@@ -67,27 +66,6 @@ def load_from_local(filename: str, map_location=None):
             checkpoint = dict(state_dict=checkpoint)
         checkpoint.setdefault('meta', dict(dataset_meta=dict(classes=classes)))
     return checkpoint
-
-
-def check_zip(path: str):
-    """Compare the content of a file of PyTorch with its checksums, which ``torch.load`` does not.
-
-    Raises:
-        ValueError: If it is damaged, or if it is no file of ``torch.save``.
-    """
-    with open(path, 'rb') as file:
-        start = file.read(2)
-    if start not in (b'PK', b'\x80\x02') and not re.match(rb'\x80[\x00-\x05]', start):
-        raise ValueError('it does not begin like a file of torch.save')
-    if start != b'PK':
-        return  # the format of before torch 1.6 has none
-    with zipfile.ZipFile(path) as archive:
-        declared = sum(info.file_size for info in archive.infolist())
-        if declared > 10 * osp.getsize(path):  # torch.save does not compress
-            raise ValueError(f'it declares {declared} bytes')
-        # With `torch.serialization.set_crc32_options(False)` all are 0.
-        if any(info.CRC for info in archive.infolist()) and (name := archive.testzip()):
-            raise ValueError(f'its part {name} does not match its checksum')
 
 
 def _explained(error: Exception, path: str) -> Exception:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os.path as osp
 import re
+import zipfile
 from collections.abc import Callable
 
 import torch
@@ -93,6 +94,27 @@ def classes_beside(path: str) -> list[str]:
     return names if given and len(names) == len(labels) else []
 
 
+def check_zip(path: str):
+    """Compare the content of a file of PyTorch with its checksums, which ``torch.load`` does not.
+
+    Raises:
+        ValueError: If it is damaged, or if it is no file of ``torch.save``.
+    """
+    with open(path, 'rb') as file:
+        start = file.read(2)
+    if start not in (b'PK', b'\x80\x02') and not re.match(rb'\x80[\x00-\x05]', start):
+        raise ValueError('it does not begin like a file of torch.save')
+    if start != b'PK':
+        return  # the format of before torch 1.6 has none
+    with zipfile.ZipFile(path) as archive:
+        declared = sum(info.file_size for info in archive.infolist())
+        if declared > 10 * osp.getsize(path):  # torch.save does not compress
+            raise ValueError(f'it declares {declared} bytes')
+        # With `torch.serialization.set_crc32_options(False)` all are 0.
+        if any(info.CRC for info in archive.infolist()) and (name := archive.testzip()):
+            raise ValueError(f'its part {name} does not match its checksum')
+
+
 def shards_of(index: str) -> list[str]:
     """The paths of the files that an index of shards names; all lie beside it.
 
@@ -133,7 +155,11 @@ def _read_shards(index: str) -> Weights:
         reader = reader_of(path)
         if reader is _read_shards:
             raise ValueError(f'its part {osp.basename(path)} is an index too')
-        weights.update(torch.load(path, map_location='cpu') if reader is None else reader(path))
+        if reader is None:
+            check_zip(path)
+            weights.update(torch.load(path, map_location='cpu'))
+        else:
+            weights.update(reader(path))
     if missing := sorted(_weight_map(index).keys() - weights.keys()):
         raise ValueError(f'its files lack {some(missing)}')
     return weights

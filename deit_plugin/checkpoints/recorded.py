@@ -43,12 +43,13 @@ def literals_of(text) -> dict:
 
 
 def without_code(checkpoint):
-    """A checkpoint whose ``meta['config']``, a Python file that mmengine runs when it resumes, keeps
-    nothing but literals."""
+    """A checkpoint without ``meta['config']``, a Python file that mmengine would run when it resumes.
+
+    mmengine 0.10.7 does not write it (its own is ``cfg``), and reads the numbers of GPUs in it alone.
+    """
     meta = checkpoint.get('meta') if isinstance(checkpoint, Mapping) else None
-    if isinstance(meta, MutableMapping) and 'config' in meta:
-        literals = literals_of(meta['config'])
-        meta['config'] = ''.join(f'{name} = {value!r}\n' for name, value in literals.items())
+    if isinstance(meta, MutableMapping):
+        meta.pop('config', None)
     return checkpoint
 
 

@@ -157,6 +157,9 @@ def shrink_storage(checkpoint, folder):
     return weight(lambda value: torch.zeros(1).expand_as(value))(checkpoint, folder)
 
 
+# Literals to Python, and more to mmengine.
+BASE = "_base_ = ['precious/evil.py']\ncustom_imports = dict(imports=['no_such'])\n"
+VARIABLE = r"""x = ['{{$NOPE_:.*\\}}', ', __import__("os").system("touch was_run")] #']"""
 SOUND = dict(pth=save(), safetensors=safetensors_file)
 HOSTILE = dict(
     code=save(lambda c: c.update(x=Call(os.system, 'touch was_run'))),
@@ -170,6 +173,8 @@ HOSTILE = dict(
     array_over_other_memory=numbers(Call(np.ndarray, (4,), 'f8', None, -(1 << 40))),
     config_with_code=meta(config="import os\nos.system('touch was_run')\nx = os.system('touch was_run')\n"),
     config_with_code_as_mmengine_writes_it=meta(cfg="import os\nos.system('touch was_run')\n"),
+    config_with_a_base=meta(config=BASE),
+    config_with_a_variable=meta(config=VARIABLE),
     config_that_is_no_text=meta(config=3, cfg=['a']),
     best_checkpoint_elsewhere=save(
         lambda c: c['message_hub']['runtime_info'].update(best_ckpt='precious/best_a.pth')
@@ -206,6 +211,7 @@ HOSTILE = dict(
     empty=raw(lambda data: b''),
     random_bytes=raw(lambda data: np.random.default_rng(0).bytes(5000)),
     gzip=raw(gzip.compress),
+    too_large_for_single=weight(lambda value: value.double() * 1e300),
     zip_bomb=lambda c, folder: bomb(c, folder),
     zip_without_weights=lambda c, folder: zip_of(folder / 'a.pth'),
     web_page=raw(lambda data: b'<!DOCTYPE html><title>404</title>'),

@@ -103,6 +103,9 @@ class AtomicCheckpointHook(CheckpointHook):
         have cost."""
         self._distrust(runner.message_hub.runtime_info, runner.work_dir)
         super().before_train(runner)
+        last = runner.message_hub.runtime_info.get('last_ckpt')
+        if self._is_own(last):  # so that a new best is recorded at once
+            self.last_ckpt = last
         if is_main_process():
             for path in glob.glob(osp.join(glob.escape(self.out_dir), '*' + PARTIAL)):
                 if osp.isfile(path):
