@@ -184,3 +184,22 @@ def test_a_broken_image_in_evaluation_is_named(tmp_path):
     images = ImageFolder(data_root=str(tmp_path), pipeline=[fail], test_mode=True)
     with pytest.raises(KeyError, match='mine'):
         images[0]
+
+
+def test_a_new_best_between_two_saves_is_recorded(tmp_path):
+    hook = dict(type='AtomicCheckpointHook', interval=2, save_last=False, save_best='auto')
+    run(tmp_path, (1.0, 5.0), default_hooks=dict(checkpoint=hook))
+    run(
+        tmp_path,
+        (5.0, 9.0),
+        resume=True,
+        default_hooks=dict(checkpoint=hook),
+        train_cfg=dict(by_epoch=True, max_epochs=3),
+    )
+    last = torch.load((tmp_path / 'last_checkpoint').read_text())
+    info = last['message_hub']['runtime_info']
+    assert info['best_score'] == 9.0
+    assert info['best_ckpt'] == str(tmp_path / 'best_accuracy_top1_epoch_3.pth')
+    assert [name for name in checkpoints(tmp_path) if name.startswith('best')] == [
+        'best_accuracy_top1_epoch_3.pth'
+    ]
