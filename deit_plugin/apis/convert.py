@@ -11,6 +11,7 @@ import torch
 from mmengine.runner import CheckpointLoader
 from safetensors.torch import save_file
 
+from ..checkpoints.atomic import use_umask
 from ..checkpoints.contents import check_weights, weights_of
 from ..checkpoints.names import FORMATS, Weights, from_mmpretrain, some, to_mmpretrain
 from ..checkpoints.reading import DIGEST, digest
@@ -145,9 +146,7 @@ WRITERS = dict(
 
 def _save_safetensors(weights: dict, path: str):
     save_file(weights, path, {'format': 'pt', DIGEST: digest(weights)})
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(path, 0o666 & ~umask)  # else it is the owner's alone
+    use_umask(path)
 
 
 def _check_target(target: str, to: str, force: bool):

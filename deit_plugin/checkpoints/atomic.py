@@ -6,7 +6,7 @@ import os.path as osp
 import shutil
 import tempfile
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from mmengine.fileio import LocalBackend, register_backend
 
 PARTIAL = '.part'  # the end of what a killed write leaves
@@ -27,9 +27,7 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(partial, 0o666 & ~umask)  # else it is the owner's alone
+        use_umask(partial)
         os.replace(partial, path)
     except OSError as error:
         if error.errno != errno.ENOSPC:
@@ -43,6 +41,13 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
     finally:
         if osp.exists(partial):
             os.remove(partial)
+
+
+def use_umask(path: str) -> None:
+    """Give a file the permissions of any new one, where its writer made it the owner's alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, 0o666 & ~umask)
 
 
 def lock(path: str, patience: float = -1, **kwargs) -> FileLock | None:
@@ -63,8 +68,6 @@ def lock(path: str, patience: float = -1, **kwargs) -> FileLock | None:
     held = FileLock(path, **kwargs)
     try:
         held.acquire(timeout=patience)
-    except Timeout:
-        raise
     except NotImplementedError:
         return None
     except OSError as error:

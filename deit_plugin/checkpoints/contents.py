@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 import torch
 from mmengine.logging import print_log
 
-from .names import Weights, some
+from .names import some
 
 # mmengine and timm, facebookresearch/deit.
 _WEIGHTS = ('state_dict', 'model')
@@ -47,7 +47,7 @@ def weights_of(checkpoint: Mapping, source: str = 'the checkpoint', average: boo
     return dict(weights)
 
 
-def check_weights(weights: Mapping, source: str = 'The file', integers: Collection[str] = ()) -> Weights:
+def check_weights(weights: Mapping, source: str = 'The file', integers: Collection[str] = ()) -> None:
     """Refuse what cannot be a weight: every one is a dense floating-point tensor of finite values.
 
     Half and double precision are weights too, and are cast where they are loaded; the log says so.
@@ -71,7 +71,6 @@ def check_weights(weights: Mapping, source: str = 'The file', integers: Collecti
         raise ValueError(f'{source} holds what is not a weight: {some(wrong)}')
     if cast:
         print_log(f'{source} holds weights in {" and ".join(sorted(cast))}', logger='current')
-    return dict(weights)
 
 
 def _not_a_weight(name, value, integer: bool) -> str:

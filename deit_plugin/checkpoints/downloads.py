@@ -68,8 +68,7 @@ def _download(address: str, path: str):
     try:
         urlretrieve(address, partial)
         expected = published_hash(address)
-        found = _sha256([partial])
-        if expected and not found.startswith(expected):
+        if expected and not (found := _sha256([partial])).startswith(expected):
             raise ValueError(
                 f'{address} is not the published file: its SHA-256 begins with {found[: len(expected)]}, '
                 f'not with {expected}. Try again, or download it by other means'

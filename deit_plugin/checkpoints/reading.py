@@ -102,10 +102,10 @@ def check_zip(path: str):
     """
     with open(path, 'rb') as file:
         start = file.read(2)
-    if start not in (b'PK', b'\x80\x02') and not re.match(rb'\x80[\x00-\x05]', start):
-        raise ValueError('it does not begin like a file of torch.save')
-    if start != b'PK':
-        return  # the format of before torch 1.6 has none
+    if start != b'PK':  # else of before torch 1.6, which has none
+        if not re.match(rb'\x80[\x00-\x05]', start):
+            raise ValueError('it does not begin like a file of torch.save')
+        return
     with zipfile.ZipFile(path) as archive:
         declared = sum(info.file_size for info in archive.infolist())
         if declared > 10 * osp.getsize(path):  # torch.save does not compress

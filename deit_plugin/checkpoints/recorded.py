@@ -15,17 +15,12 @@ def meta_of(checkpoint: Mapping) -> Mapping:
 
 
 def config_of(meta: Mapping) -> dict:
-    """The config of the run, which mmengine stores as the text of a Python file; see
-    :func:`literals_of`."""
-    return literals_of(meta.get('cfg', ''))
+    """The config of the run, which mmengine stores as the text of a Python file.
 
-
-def literals_of(text) -> dict:
-    """The assignments in a Python file whose values are literals or calls of ``dict`` with literals.
-
-    Args:
-        text (str): The file. Anything else, and what is not Python, has none.
+    Returns:
+        dict: The assignments whose values are literals or calls of ``dict`` with literals.
     """
+    text = meta.get('cfg')
     if not isinstance(text, str):
         return {}
     try:

@@ -32,6 +32,7 @@ class FilledModelHook(Hook):
     def __init__(self):
         self._watched = None
         self._given: dict | None = None  # the state dict, while a checkpoint is loaded
+        self._may_lack = False
 
     def before_run(self, runner) -> None:
         """Register the load hooks."""
