@@ -6,6 +6,7 @@ downloads with code allowed; and it runs the config in a checkpoint that it resu
 
 - exactly mmengine's logs, and the arguments that timm's and the reference's scripts store, are allowed
   in a file that is read as data (``safe_globals``);
+- what else torch would do for a file is refused before torch reads it (``pickles``);
 - every scheme of mmengine that downloads reads the file like a local one;
 - the checksums in a file are compared with its content;
 - a config that mmengine would run is left out of a checkpoint (``meta['config']``);
@@ -17,13 +18,15 @@ Everything else is mmengine's own, torch's switch ``TORCH_FORCE_NO_WEIGHTS_ONLY_
 import os.path as osp
 import pickle
 import re
+from collections.abc import Mapping
 
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from .downloads import fetch
-from .reading import check_zip, classes_beside, file_in, reader_of
-from .recorded import without_code
+from .pytorch_file import read_pytorch
+from .reading import DIGEST, check_digest, classes_beside, file_in, reader_of
+from .recorded import meta_of, without_code
 from .safe_globals import allow_mmengine_checkpoints
 
 # In the message with which torch refuses an object, not a damaged file.
@@ -51,10 +54,8 @@ def load_from_local(filename: str, map_location=None):
     try:
         reader = reader_of(path)
         if reader is None:
-            # Again, since who allows one of them for a while, as timm does, forbids it afterwards.
-            allow_mmengine_checkpoints()
-            check_zip(path)
-            checkpoint = without_code(mmengine_checkpoint.load_from_local(path, map_location))
+            checkpoint = without_code(read_pytorch(path, map_location))
+            _check_recorded_digest(checkpoint)
         else:
             checkpoint = dict(state_dict=reader(path))
     except (FileNotFoundError, ModuleNotFoundError):
@@ -66,6 +67,11 @@ def load_from_local(filename: str, map_location=None):
             checkpoint = dict(state_dict=checkpoint)
         checkpoint.setdefault('meta', dict(dataset_meta=dict(classes=classes)))
     return checkpoint
+
+
+def _check_recorded_digest(checkpoint):
+    if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get('state_dict'), Mapping):
+        check_digest(checkpoint['state_dict'], meta_of(checkpoint).get(DIGEST))
 
 
 def _explained(error: Exception, path: str) -> Exception:

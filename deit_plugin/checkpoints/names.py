@@ -6,6 +6,7 @@ and, for masked-image modelling, ``neck.decoder.0``.
 """
 
 import re
+import reprlib
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -236,7 +237,14 @@ def _fuse_qkv(state_dict: dict) -> Sequence[str]:
 
 def some(names: Iterable, limit: int = 5) -> str:
     """The first few names, and how many more there are."""
-    names = [str(name) for name in names]
+    names = [str(name)[:100] for name in names]
     shown = ', '.join(names[:limit]) or 'none'
     more = len(names) - limit
     return f'{shown} and {more} more' if more > 0 else shown
+
+
+def shown(value, limit: int = 80) -> str:
+    """A value from a file, which may be as long and as deep as it likes, for a message."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, limit, limit, limit
+    return short.repr(value)

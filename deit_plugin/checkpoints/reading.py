@@ -7,15 +7,15 @@ import hashlib
 import json
 import os.path as osp
 import re
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from safetensors import safe_open
 
 from .names import Weights, some
+from .pytorch_file import read_pytorch
 
-DIGEST = 'weights_sha256'  # in the metadata of safetensors that this package writes
+DIGEST = 'weights_sha256'  # in the metadata of what this package writes
 
 # What transformers calls its files, in the order in which they are taken.
 FOLDER_FILES = (
@@ -94,27 +94,6 @@ def classes_beside(path: str) -> list[str]:
     return names if given and len(names) == len(labels) else []
 
 
-def check_zip(path: str):
-    """Compare the content of a file of PyTorch with its checksums, which ``torch.load`` does not.
-
-    Raises:
-        ValueError: If it is damaged, or if it is no file of ``torch.save``.
-    """
-    with open(path, 'rb') as file:
-        start = file.read(2)
-    if start != b'PK':  # else of before torch 1.6, which has none
-        if not re.match(rb'\x80[\x00-\x05]', start):
-            raise ValueError('it does not begin like a file of torch.save')
-        return
-    with zipfile.ZipFile(path) as archive:
-        declared = sum(info.file_size for info in archive.infolist())
-        if declared > 10 * osp.getsize(path):  # torch.save does not compress
-            raise ValueError(f'it declares {declared} bytes')
-        # With `torch.serialization.set_crc32_options(False)` all are 0.
-        if any(info.CRC for info in archive.infolist()) and (name := archive.testzip()):
-            raise ValueError(f'its part {name} does not match its checksum')
-
-
 def shards_of(index: str) -> list[str]:
     """The paths of the files that an index of shards names; all lie beside it.
 
@@ -144,8 +123,7 @@ def _read_safetensors(path: str) -> Weights:
     with safe_open(path, 'pt') as file:
         weights = {name: file.get_tensor(name) for name in file.keys()}
         expected = (file.metadata() or {}).get(DIGEST)
-    if expected and expected != digest(weights):
-        raise ValueError('its weights do not match the SHA-256 in its metadata')
+    check_digest(weights, expected)
     return weights
 
 
@@ -155,11 +133,10 @@ def _read_shards(index: str) -> Weights:
         reader = reader_of(path)
         if reader is _read_shards:
             raise ValueError(f'its part {osp.basename(path)} is an index too')
-        if reader is None:
-            check_zip(path)
-            weights.update(torch.load(path, map_location='cpu'))
-        else:
-            weights.update(reader(path))
+        part = (reader or read_pytorch)(path)
+        if twice := sorted(part.keys() & weights.keys()):
+            raise ValueError(f'two of its parts hold {some(twice)}')
+        weights.update(part)
     if missing := sorted(_weight_map(index).keys() - weights.keys()):
         raise ValueError(f'its files lack {some(missing)}')
     return weights
@@ -171,8 +148,21 @@ def digest(weights: Weights) -> str:
     for name in sorted(weights):
         value = weights[name].detach().cpu().contiguous()
         found.update(f'{name} {value.dtype} {tuple(value.shape)}\n'.encode())
-        found.update(value.flatten().view(torch.uint8).numpy().tobytes())
+        found.update(value.flatten().view(torch.uint8).numpy())
     return found.hexdigest()
+
+
+def check_digest(weights: Mapping, expected):
+    """Compare weights with the SHA-256 that stands beside them, if one does.
+
+    Raises:
+        ValueError: If they are others.
+    """
+    if expected is None:
+        return
+    tensors = all(isinstance(value, torch.Tensor) for value in weights.values())
+    if not tensors or expected != digest(dict(weights)):
+        raise ValueError('its weights do not match the SHA-256 in its metadata')
 
 
 def _not_in_the_file(item) -> str:

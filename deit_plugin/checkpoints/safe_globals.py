@@ -13,15 +13,19 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
+from .names import shown
+
 _KINDS = 'biuf'  # bool, integers, floats
 _LARGEST = 8  # bytes; long doubles differ between machines
+STATISTICS = ('min', 'max', 'current', 'mean')  # of a HistoryBuffer
 
 
-def _refuse(what: str) -> pickle.UnpicklingError:
+def refusal(what: str) -> pickle.UnpicklingError:
+    """The error about what is no weight and no log."""
     return pickle.UnpicklingError(f'Unsupported global: {what}')
 
 
-class _Dtype:
+class Dtype:
     """Stands for ``numpy.dtype``.
 
     Args:
@@ -36,23 +40,23 @@ class _Dtype:
     def __setstate__(self, state: tuple):
         # (version, byte order, no subarray, no names, no fields, size, alignment, flags)
         if not isinstance(state, tuple) or len(state) != 8 or any(v is not None for v in state[2:5]):
-            raise _refuse(f'numpy.dtype with {state!r}')
+            raise refusal(f'numpy.dtype with {shown(state)}')
         if state[1] in ('<', '>'):
             self.dtype = self.dtype.newbyteorder(state[1])
 
 
 def _plain(code) -> np.dtype:
     """A dtype of plain numbers."""
-    if isinstance(code, _Dtype):
+    if isinstance(code, Dtype):
         return code.dtype
     if isinstance(code, (str, np.dtype)):
         try:
             dtype = np.dtype(code)
         except TypeError:
-            raise _refuse(f'numpy.dtype({code!r})') from None
+            raise refusal(f'numpy.dtype({shown(code)})') from None
         if dtype.kind in _KINDS and dtype.itemsize <= _LARGEST and dtype.names is None:
             return dtype
-    raise _refuse(f'numpy.dtype({code!r})')
+    raise refusal(f'numpy.dtype({shown(code)})')
 
 
 class _Array(np.ndarray):
@@ -60,11 +64,11 @@ class _Array(np.ndarray):
 
     def __new__(cls, *args, **kwargs):
         """Called by a file, numpy would give it the memory of others."""
-        raise _refuse('call of numpy.ndarray')
+        raise refusal('call of numpy.ndarray')
 
     def __setstate__(self, state: tuple):
         if not isinstance(state, tuple) or len(state) != 5:
-            raise _refuse('numpy.ndarray of another version')
+            raise refusal('numpy.ndarray of another version')
         version, shape, dtype, fortran, data = state
         dtype = _plain(dtype)
         if (
@@ -73,41 +77,41 @@ class _Array(np.ndarray):
             or not isinstance(data, bytes)
             or math.prod(shape) * dtype.itemsize != len(data)
         ):
-            raise _refuse(f'numpy.ndarray of shape {shape!r} that its bytes do not fill')
+            raise refusal(f'numpy.ndarray of shape {shown(shape)} that its bytes do not fill')
         super().__setstate__((version, shape, dtype, bool(fortran), data))  # type: ignore[arg-type]
 
     def __reduce__(self):
         return np.array(self, subok=False).__reduce__()
 
 
-def _reconstruct(subtype, shape, code):
-    """Stands for numpy's ``_reconstruct``: an empty array, before its state."""
+def reconstruct(subtype, shape, code):
+    """Stands for numpy's ``reconstruct``: an empty array, before its state."""
     if tuple(shape) != (0,):
-        raise _refuse(f'numpy _reconstruct({shape!r})')
+        raise refusal(f'numpy _reconstruct({shown(shape)})')
     return np.ndarray.__new__(_Array, (0,), np.int8)
 
 
-def _scalar(dtype, data: bytes = b''):
+def scalar(dtype, data: bytes = b''):
     """Stands for numpy's ``scalar``."""
     dtype = _plain(dtype)
     if not isinstance(data, bytes) or len(data) != dtype.itemsize:
-        raise _refuse('numpy scalar that its bytes do not fill')
+        raise refusal('numpy scalar that its bytes do not fill')
     return np.frombuffer(data, dtype)[0]
 
 
-def _no_bytes(*args) -> bytes:
+def no_bytes(*args) -> bytes:
     """Stands for ``bytes``, by which the data of an empty array are stored."""
     if args:
-        raise _refuse(f'bytes{args!r}')
+        raise refusal(f'bytes{shown(args)}')
     return b''
 
 
 def _history_statistic(owner: type, name: str):
     """Stands for ``getattr``, by which a ``HistoryBuffer`` stores its statistics, and gives nothing else
     of anything."""
-    if owner is HistoryBuffer and name in ('min', 'max', 'current', 'mean'):
+    if owner is HistoryBuffer and name in STATISTICS:
         return getattr(owner, name)
-    raise _refuse(f'getattr({owner!r}, {name!r})')
+    raise refusal(f'getattr({shown(owner)}, {shown(name)})')
 
 
 def allow_mmengine_checkpoints():
@@ -118,15 +122,15 @@ def allow_mmengine_checkpoints():
             HistoryBuffer,
             argparse.Namespace,
             _Array,
-            _Dtype,
+            Dtype,
             (_Array, 'numpy.ndarray'),
-            (_Dtype, 'numpy.dtype'),
+            (Dtype, 'numpy.dtype'),
             (_history_statistic, 'builtins.getattr'),
-            (_no_bytes, 'builtins.bytes'),
+            (no_bytes, 'builtins.bytes'),
             # numpy 1 and 2 store the same functions under different names.
-            (_reconstruct, 'numpy._core.multiarray._reconstruct'),
-            (_reconstruct, 'numpy.core.multiarray._reconstruct'),
-            (_scalar, 'numpy._core.multiarray.scalar'),
-            (_scalar, 'numpy.core.multiarray.scalar'),
+            (reconstruct, 'numpy._core.multiarray._reconstruct'),
+            (reconstruct, 'numpy.core.multiarray._reconstruct'),
+            (scalar, 'numpy._core.multiarray.scalar'),
+            (scalar, 'numpy.core.multiarray.scalar'),
         ]
     )

@@ -108,8 +108,12 @@ def test_a_checkpoint_that_does_not_fill_the_model(distilled_cfg, tmp_path, chan
     path = save(tmp_path / 'other.pth', build(other).state_dict())
     with pytest.raises(ValueError, match=f'does not fill.*{lacks}'):
         runner_of(distilled_cfg, tmp_path, path).test()
+    place = dict(
+        meta=dict(epoch=1, iter=2), message_hub=dict(log_scalars={}, runtime_info={}, resumed_keys={})
+    )
+    torch.save(dict(state_dict=build(other).state_dict(), **place), tmp_path / 'place.pth')
     with pytest.raises(ValueError, match='does not fill'):
-        runner_of(distilled_cfg, tmp_path, path, resume=True).train()
+        runner_of(distilled_cfg, tmp_path, tmp_path / 'place.pth', resume=True).train()
     tuned = runner_of(distilled_cfg, tmp_path, path)
     tuned.train()  # to fine-tune
     assert re.search(f'Not filled by the checkpoint, newly drawn.*{lacks}', log_of(tmp_path))
@@ -221,19 +225,26 @@ LENET = dict(
 
 
 @pytest.mark.parametrize(
-    'edit',
+    'edit, problem',
     [
-        lambda weights: weights.pop('head.fc.bias'),
-        lambda weights: weights.update({'head.fc.bias': torch.zeros(6)}),
-        lambda weights: weights.update({'head.fc.bias': None}),
-        lambda weights: weights.update({'head.fc.bias': torch.ones(5).to_sparse()}),
+        (lambda weights: weights.pop('head.fc.bias'), r"does not fill \['head.fc.bias'\]"),
+        (lambda weights: weights.update({'head.fc.bias': torch.zeros(6)}), r"does not fill \['head.fc.bias'\]"),
+        (lambda weights: weights.update({'head.fc.bias': None}), r'not a weight: head.fc.bias \(it is a None'),
+        (
+            lambda weights: weights.update({'head.fc.bias': torch.ones(5).to_sparse()}),
+            r'not a weight: head.fc.bias \(it is not a dense tensor',
+        ),
+        (
+            lambda weights: weights.update({'head.fc.bias': torch.ones(5, dtype=torch.int64)}),
+            r'not a weight: head.fc.bias \(int64',
+        ),
     ],
-    ids=['missing', 'shape', 'none', 'sparse'],
+    ids=['missing', 'shape', 'none', 'sparse', 'integers'],
 )
-def test_a_model_without_a_deit_is_compared_too(tmp_path, edit):
+def test_a_model_without_a_deit_is_compared_too(tmp_path, edit, problem):
     weights = build(LENET).state_dict()
     edit(weights)
-    with pytest.raises(ValueError, match=r"does not fill \['head.fc.bias'\]"):
+    with pytest.raises(ValueError, match=problem):
         runner_of(LENET, tmp_path, save(tmp_path / 'a.pth', weights)).test()
 
 

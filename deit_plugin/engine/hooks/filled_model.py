@@ -8,9 +8,10 @@ from mmengine.logging import print_log
 from mmengine.runner import BaseLoop
 from mmpretrain.registry import HOOKS
 
-from ...checkpoints.contents import weights_of
+from ...checkpoints.contents import check_weights, weights_of
 from ...checkpoints.recorded import without_code
 from ...models import DeiT, accept_foreign_names
+from ..resuming import check_resumable
 from ..utils import unwrap
 
 # Of other variants of DeiT: newly drawn where a checkpoint lacks them.
@@ -20,6 +21,8 @@ _OPTIONAL = ('dist_token', 'mask_token')
 @HOOKS.register_module()
 class FilledModelHook(Hook):
     """Checks that a checkpoint fills the model, and stops the evaluation of one that it does not fill.
+
+    A checkpoint that is resumed must be one of such a training: see :func:`check_resumable`.
 
     mmengine prints a warning of what is missing and goes on with random weights. To fine-tune that is
     as it should be: a head for other classes is drawn anew, and so is a distillation token that the
@@ -46,15 +49,21 @@ class FilledModelHook(Hook):
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Called after a checkpoint was read and before it is loaded into the model."""
         without_code(checkpoint)  # whichever loader read it
+        is_training = isinstance(runner._train_loop, BaseLoop)
+        if is_training and runner._resume:
+            check_resumable(checkpoint, runner, unwrap(runner.model))
         if any(isinstance(module, DeiT) for module in unwrap(runner.model).modules()):
             # Where other hooks look for it; in facebookresearch/deit's files it is `model`.
             checkpoint.setdefault('state_dict', weights_of(checkpoint))
-        self._may_lack = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        self._may_lack = is_training and not runner._resume
         self._given = {}
 
     def _before_loading(self, model, state_dict, *args):
         if self._given is not None:
             self._given = dict(state_dict)  # under our names now
+            own = model.state_dict()
+            integers = {name for name, value in own.items() if not value.is_floating_point()}
+            check_weights({k: v for k, v in state_dict.items() if k in own}, 'The checkpoint', integers)
 
     def _after_loading(self, model, incompatible_keys):
         given, self._given = self._given, None
