@@ -9,7 +9,7 @@ import tempfile
 from filelock import FileLock
 from mmengine.fileio import LocalBackend, register_backend
 
-PARTIAL = '.part'  # the end of what a killed write leaves
+PARTIAL = '.deit_plugin_part'  # the end of what a killed write leaves, and of no other file
 
 
 def write_whole(path: str | os.PathLike, content: bytes) -> None:

@@ -1,11 +1,13 @@
 """Checkpoints from an address, downloaded once and checked."""
 
+import functools
 import hashlib
 import os
 import os.path as osp
+import pickle
 import re
 import uuid
-from urllib.error import ContentTooShortError
+from http.client import HTTPException
 from urllib.parse import urlparse
 from urllib.request import urlretrieve
 
@@ -13,18 +15,20 @@ import torch
 from mmengine.logging import print_log
 
 from .atomic import PARTIAL, lock
-from .reading import FOLDER_FILES, file_in, shards_of
+from .reading import check_file, file_in, shards_of
 
 
 def local_file(filename: str) -> str:
-    """The path of a checkpoint; for an address that of its download."""
+    """The path of a checkpoint; for an address that of its download.
+
+    A published name that ends with a hash is the file's own. Of others, such as ``model.safetensors``, there
+    are many, so the address stands before them as a hash.
+    """
     if not re.match(r'https?://', filename):
         return osp.expanduser(filename)
-    address = urlparse(filename)
-    name = osp.basename(address.path)
-    if name in FOLDER_FILES:  # every model's file on a hub has that name
-        place = address.netloc + osp.dirname(address.path)
-        name = f'{hashlib.sha256(place.encode()).hexdigest()[:8]}-{name}'
+    name = osp.basename(urlparse(filename).path)
+    if not published_hash(filename):
+        name = f'{hashlib.sha256(filename.encode()).hexdigest()[:8]}-{name}'
     return osp.join(torch.hub.get_dir(), 'checkpoints', name)
 
 
@@ -44,17 +48,20 @@ def fetch(filename: str) -> str:
     all of them may ask.
 
     Raises:
-        OSError: If the download breaks off. Nothing is kept of it.
-        ValueError: If what was downloaded does not have the hash in its name. It is not kept.
+        OSError: If the download fails or breaks off. Nothing is kept of it.
+        ValueError: If the file does not have the hash in its name. It is not kept if it was just
+            downloaded.
     """
     path = local_file(filename)
-    if path == osp.expanduser(filename) or osp.exists(path):
+    if path == osp.expanduser(filename):
         return path
     os.makedirs(osp.dirname(path), exist_ok=True)
     held = lock(path + '.lock')
     try:
         if not osp.exists(path):
             _download(filename, path)
+        elif expected := published_hash(filename):
+            _check_hash(path, expected, f'{path}, downloaded earlier,', 'Delete it')
     finally:
         if held is not None:
             held.release()
@@ -62,23 +69,47 @@ def fetch(filename: str) -> str:
 
 
 def _download(address: str, path: str):
-    # torch.hub's takes a download that breaks off for whole; the standard library's does not.
+    # torch.hub's takes a download that breaks off for whole; the standard library's does not where the
+    # server tells the length. Else the content has to tell.
     partial = f'{path}.{uuid.uuid4().hex}{PARTIAL}'
     print_log(f'Downloading {address}', logger='current')
     try:
         urlretrieve(address, partial)
-        expected = published_hash(address)
-        if expected and not (found := _sha256([partial])).startswith(expected):
-            raise ValueError(
-                f'{address} is not the published file: its SHA-256 begins with {found[: len(expected)]}, '
-                f'not with {expected}. Try again, or download it by other means'
-            )
+        if expected := published_hash(address):
+            _check_hash(partial, expected, address, 'Try again, or download it by other means')
+        else:
+            _check_content(partial, address)
         os.replace(partial, path)
-    except ContentTooShortError as error:
-        raise OSError(f'{address} broke off: {error.reason}. Try again') from error
+    except (HTTPException, OSError) as error:
+        raise OSError(f'{address} cannot be downloaded: {error}. Nothing of it is kept. Try again') from error
     finally:
         if osp.exists(partial):
             os.remove(partial)
+
+
+def _check_hash(path: str, expected: str, name: str, mend: str):
+    stat = os.stat(path)
+    found = _hash_of(path, stat.st_size, stat.st_mtime_ns)
+    if not found.startswith(expected):
+        raise ValueError(
+            f'{name} is not the published file: its SHA-256 begins with {found[: len(expected)]}, '
+            f'not with {expected}. {mend}'
+        )
+
+
+@functools.lru_cache
+def _hash_of(path: str, size: int, changed: int) -> str:
+    """SHA-256 of a file that has not changed since."""
+    return _sha256([path])
+
+
+def _check_content(path: str, address: str):
+    try:
+        check_file(path)
+    except (ModuleNotFoundError, pickle.UnpicklingError):
+        pass  # whole; the reader tells what it lacks, or what is wrong with it
+    except Exception as error:  # each format has its own
+        raise OSError(f'it broke off or is no checkpoint ({error})') from error
 
 
 def content_hash(path: str) -> str:

@@ -28,6 +28,12 @@ def read_pytorch(path: str, map_location=None):
         pickle.UnpicklingError: If it holds more than weights and logs.
         ValueError: If it is damaged.
     """
+    check_pytorch(path)
+    return torch.load(path, map_location=map_location)
+
+
+def check_pytorch(path: str):
+    """Inspect a file without loading it; raises as :func:`read_pytorch` does."""
     # Again, since who allows one of them for a while, as timm does, forbids it afterwards.
     allow_mmengine_checkpoints()
     with open(path, 'rb') as file:
@@ -37,7 +43,6 @@ def read_pytorch(path: str, map_location=None):
             _check_zip(file)
         elif not torch_allows_code():
             _check_legacy(file)
-    return torch.load(path, map_location=map_location)
 
 
 def torch_allows_code() -> bool:

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 
 from .names import Weights, some
-from .pytorch_file import read_pytorch
+from .pytorch_file import check_pytorch, read_pytorch
 
 DIGEST = 'weights_sha256'  # in the metadata of what this package writes
 
@@ -66,6 +66,17 @@ def reader_of(path: str) -> Callable[[str], Weights] | None:
     if start.startswith(b'version https://git-lfs'):
         raise ValueError('it is a Git LFS pointer')
     return None
+
+
+def check_file(path: str):
+    """Raise an error if a file is damaged; an index of shards is looked at alone."""
+    reader = reader_of(path)
+    if reader is None:
+        check_pytorch(path)
+    elif reader is _read_shards:
+        _weight_map(path)
+    else:
+        reader(path)
 
 
 def config_beside(path: str) -> dict:

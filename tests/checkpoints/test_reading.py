@@ -4,14 +4,17 @@ import hashlib
 import http.server
 import inspect
 import io
+import json
 import os
 import pickle
 import threading
 import time
 from fractions import Fraction
 
+import h5py
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -220,11 +223,20 @@ def test_published_hashes_are_checked(tmp_path, address):
     (www / 'e-a5fe301d.pth').write_bytes(data)
     with pytest.raises(ValueError, match='e-a5fe301d.pth is not the published file.*not with a5fe301d'):
         load(f'{address}/e-a5fe301d.pth')
-    assert not [
-        f
-        for f in os.listdir(tmp_path / 'cache' / 'hub' / 'checkpoints')
-        if f.startswith('e-') and not f.endswith('.lock')
-    ]
+    kept = tmp_path / 'cache' / 'hub' / 'checkpoints'
+    assert not [f for f in os.listdir(kept) if f.startswith('e-') and not f.endswith('.lock')]
+    # One that was downloaded earlier is compared again.
+    (kept / f'a-{digest[:8]}.pth').write_bytes(data[:-1] + b'x')
+    with pytest.raises(ValueError, match=r'downloaded earlier, is not the published file.*Delete it'):
+        load(f'{address}/a-{digest[:8]}.pth')
+
+
+def test_files_of_one_name_at_two_addresses_are_two(tmp_path, address):
+    for folder in 'ab':
+        (tmp_path / 'www' / folder).mkdir()
+        torch.save(dict(which=folder), tmp_path / 'www' / folder / 'model.pth')
+    for folder in 'aba':
+        assert load(f'{address}/{folder}/model.pth')['which'] == folder
 
 
 def test_processes_that_share_a_folder_download_once(tmp_path, address, monkeypatch):
@@ -245,19 +257,50 @@ def test_processes_that_share_a_folder_download_once(tmp_path, address, monkeypa
     assert len(count) == 1
 
 
-def test_a_download_that_breaks_off_is_not_kept(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    'name, headers, reason',
+    [
+        ('a.pth', {'Content-Length': '5000'}, r'a\.pth cannot be downloaded: .*out of 5000 bytes'),
+        ('a.pth', {'Transfer-Encoding': 'chunked'}, r'a\.pth cannot be downloaded: IncompleteRead'),
+        ('a.pth', {}, r'a\.pth cannot be downloaded: it broke off or is no checkpoint'),
+        ('a.safetensors', {}, r'a\.safetensors cannot be downloaded: it broke off or is no checkpoint'),
+        ('tf_model.h5', {}, r'tf_model\.h5 cannot be downloaded: it broke off or is no checkpoint'),
+        ('old.pth', {}, r'old\.pth cannot be downloaded: it broke off or is no checkpoint'),
+        ('index.json', {}, r'index\.json cannot be downloaded: it broke off or is no checkpoint'),
+        ('lost.pth', None, r'lost\.pth cannot be downloaded: HTTP Error 404'),
+    ],
+)
+def test_a_download_that_breaks_off_is_not_kept(name, headers, reason, tmp_path, monkeypatch):
+    weights = dict(a=torch.arange(1000.0))
+    torch.save(weights, tmp_path / 'a.pth')
+    torch.save(weights, tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
+    safetensors.torch.save_file(weights, tmp_path / 'a.safetensors')
+    with h5py.File(tmp_path / 'tf_model.h5', 'w') as file:
+        file.create_dataset('deit/model/a/kernel:0', data=weights['a'])
+    (tmp_path / 'index.json').write_text(json.dumps(dict(weight_map=dict(a='a.safetensors'))))
+
     class Short(http.server.BaseHTTPRequestHandler):
+        protocol_version = 'HTTP/1.1'
+
         def do_GET(self):
+            if headers is None:
+                return self.send_error(404)
+            data = (tmp_path / name).read_bytes()
             self.send_response(200)
-            self.send_header('Content-Length', '1000')
+            for item in headers.items():
+                self.send_header(*item)
+            self.send_header('Connection', 'close')
             self.end_headers()
-            self.wfile.write(b'half')
+            if 'Transfer-Encoding' in headers:
+                self.wfile.write(b'%x\r\n' % len(data))
+            self.wfile.write(data[: len(data) * 2 // 3])
+            self.close_connection = True
 
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Short)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    with pytest.raises(OSError, match=r'a\.pth broke off: .*4 out of 1000 bytes'):
-        load(f'http://127.0.0.1:{server.server_port}/a.pth')
+    with pytest.raises(OSError, match=reason):
+        load(f'http://127.0.0.1:{server.server_port}/{name}')
     server.shutdown()
     assert [f for f in os.listdir(tmp_path / 'hub' / 'checkpoints') if not f.endswith('.lock')] == []
 

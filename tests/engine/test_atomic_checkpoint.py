@@ -10,7 +10,7 @@ from mmengine.evaluator import BaseMetric
 from mmpretrain.registry import METRICS
 from trainings import unique_name
 
-from deit_plugin.checkpoints.atomic import AtomicLocalBackend
+from deit_plugin.checkpoints.atomic import PARTIAL, AtomicLocalBackend
 
 pytestmark = pytest.mark.usefixtures('quick')
 SCORES = 1.0, 3.0, 2.0
@@ -56,7 +56,7 @@ def test_in_a_folder_of_its_own(tmp_path):
     run = tmp_path / 'run'
     run.mkdir()
     hook = dict(type='AtomicCheckpointHook', out_dir=str(tmp_path / 'kept'), max_keep_ckpts=1)
-    for part in ('epoch_9.pth.a1b2.part', 'other.part'):
+    for part in (f'epoch_9.pth.a1b2_3d4{PARTIAL}', f'last_checkpoint.abcdefgh{PARTIAL}'):
         (tmp_path / 'kept' / 'run').mkdir(parents=True, exist_ok=True)
         (tmp_path / 'kept' / 'run' / part).write_bytes(b'half')
     runner_of(run, default_hooks=dict(checkpoint=hook)).train()
@@ -81,7 +81,7 @@ def three_epochs(folder, **kwargs):
     return runner_of(folder, scores=SCORES, val_evaluator=dict(type='ByStep'), **kwargs)
 
 
-WRITES = 27  # of three epochs, one of which is not the best
+WRITES = 45  # of three epochs, one of which is not the best
 
 
 class Killed(BaseException):
@@ -146,10 +146,10 @@ def test_a_kill_at_any_write_leaves_what_was_saved(uninterrupted, tmp_path, monk
             assert best == str(tmp_path / f'best_accuracy_top1_epoch_{SCORES.index(score) + 1}.pth')
             assert osp.basename(best) in whole
     else:
-        assert write <= 4  # of the first checkpoint and of the pointer
+        assert write <= 8  # of the list, of the first checkpoint and of the pointer
 
     three_epochs(tmp_path, resume=True).train()
-    assert not list(tmp_path.glob('*.part'))
+    assert not list(tmp_path.glob(f'*{PARTIAL}'))
     assert pointer.read_text() == str(tmp_path / 'epoch_3.pth')
     assert told_by(tmp_path / 'epoch_3.pth') == (3.0, str(tmp_path / 'best_accuracy_top1_epoch_2.pth'))
     resumed = torch.load(tmp_path / 'epoch_3.pth')['state_dict']
@@ -164,17 +164,17 @@ def test_a_kill_at_any_write_leaves_what_was_saved(uninterrupted, tmp_path, monk
 def test_what_a_killed_write_left_is_removed(tmp_path, run):
     """Whatever the folder is called; and nothing else."""
     folder, other = tmp_path / run, tmp_path / 'run1'
-    for path in (folder, other, folder / 'folder.part'):
+    for path in (folder, other):
         path.mkdir()
-    for path in (folder / 'epoch_9.pth.k3x_q.part', folder / 'last_checkpoint.0.part', other / 'a.part'):
+    for path in (folder / f'epoch_9.pth.k3x_q012{PARTIAL}', other / f'a.12345678{PARTIAL}'):
         path.write_bytes(b'half')
-    (folder / 'mine.partial').touch()
+    others = {'mine.part', 'epoch_9.pth.k3x_q012.part', 'best_of_others.pth', 'epoch_0.pth'}
+    for name in others:
+        (folder / name).touch()
     runner_of(folder, scores=(1.0,)).train()
-    assert [path.name for path in folder.glob('*.part*')] in (
-        ['folder.part', 'mine.partial'],
-        ['mine.partial', 'folder.part'],
-    )
-    assert (other / 'a.part').exists()
+    left = set(os.listdir(folder))
+    assert others < left and not [name for name in left if name.endswith(PARTIAL)]
+    assert len(os.listdir(other)) == 1
 
 
 def test_each_write_has_a_name_of_its_own(tmp_path, monkeypatch):
@@ -182,7 +182,7 @@ def test_each_write_has_a_name_of_its_own(tmp_path, monkeypatch):
     names, fsync = [], os.fsync
 
     def note(handle):
-        names.append(sorted(f for f in os.listdir(tmp_path) if f.endswith('.part')))
+        names.append(sorted(f for f in os.listdir(tmp_path) if f.endswith(PARTIAL)))
         fsync(handle)
 
     monkeypatch.setattr(os, 'fsync', note)

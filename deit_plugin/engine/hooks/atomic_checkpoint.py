@@ -1,17 +1,22 @@
 """Checkpoints that survive a kill at any moment."""
 
-import glob
-import os
+import hashlib
+import io
+import math
 import os.path as osp
+import weakref
 from collections.abc import Callable
+from numbers import Real
 
-from filelock import FileLock, Timeout
-from mmengine.dist import is_main_process
+import torch
+from mmengine.dist import barrier, is_main_process, master_only
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop
+from mmengine.runner import BaseLoop, CheckpointLoader, EpochBasedTrainLoop
 from mmpretrain.registry import HOOKS
 
-from ...checkpoints.atomic import PARTIAL, lock, write_whole
+from ...checkpoints.atomic import write_whole
+from ...checkpoints.reading import DIGEST, digest
+from ..work_folder import WorkFolder, remove_partial
 
 
 @HOOKS.register_module()
@@ -20,8 +25,8 @@ class AtomicCheckpointHook(CheckpointHook):
 
     mmengine writes checkpoints in place and removes the old one (``max_keep_ckpts``, ``save_best``)
     before it writes the new one. Here a file appears when it is whole, and an old one goes when the new
-    one is there. Files outside of the run's own folder are never removed, whatever a checkpoint that is
-    resumed says of them. A resumed training first repeats the validation of its checkpoint, since a kill
+    one is there. Only checkpoints that were written by trainings in the run's own folder are removed,
+    whatever a checkpoint that is resumed says of others. A resumed training first repeats the validation of its checkpoint, since a kill
     may have cost its result. A second training in the same folder is refused. At the end the log says what
     the best checkpoint reached.
 
@@ -34,7 +39,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if 'file_client_args' not in kwargs:
             kwargs.setdefault('backend_args', dict(backend='atomic_local'))
         super().__init__(**kwargs)
-        self._lock: FileLock | None = None
+        self._release: Callable = _nothing
 
     def _save_checkpoint_with_step(self, runner, step, meta):
         # The parent's, but for the order of writing and removing, and a pointer that is written whole.
@@ -45,6 +50,8 @@ class AtomicCheckpointHook(CheckpointHook):
             self.keep_ckpt_ids.append(step)
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
         filename = self.filename_tmpl.format(step)
+        if is_main_process():
+            self._folder.add(filename)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         runner.save_checkpoint(
@@ -69,17 +76,22 @@ class AtomicCheckpointHook(CheckpointHook):
             super()._save_best_checkpoint(runner, metrics)
         finally:
             removals, self.file_backend = self.file_backend, backend
+        if is_main_process() and self.save_best:
+            self._folder.add(*(osp.basename(path) for path in self._best_paths() if path))
         for path in removals.paths:
             self._remove(path)
 
+    def _best_paths(self) -> list[str | None]:
+        if len(self.key_indicators) == 1:
+            return [self.best_ckpt_path]
+        return list(self.best_ckpt_path_dict.values())
+
     def _is_own(self, path) -> bool:
-        """Whether this hook may have written a file: by its name, directly in the folder, and no link."""
+        """Whether a training in this folder wrote a file that lies directly in it."""
         if not isinstance(path, str):
             return False
-        name = osp.basename(path)
-        return name.startswith(('best_', self.filename_tmpl.split('{')[0])) and osp.realpath(
-            path
-        ) == osp.join(osp.realpath(self.out_dir), name)
+        name, folder = osp.basename(path), osp.realpath(self.out_dir)
+        return osp.realpath(path) == osp.join(folder, name) and self._folder.wrote(name)
 
     def _remove(self, path: str):
         if not self._is_own(path):
@@ -88,15 +100,38 @@ class AtomicCheckpointHook(CheckpointHook):
             self.file_backend.remove(path)
         elif self.file_backend.isdir(path):  # DeepSpeed's are folders
             self.file_backend.rmtree(path)
+        self._folder.forget(osp.basename(path))
+
+    @master_only
+    def _publish_model(self, runner, ckpt_path: str) -> None:
+        # The parent names it by another hash than the file's, and writes beside whatever was resumed.
+        if not self._is_own(ckpt_path):
+            return
+        checkpoint = CheckpointLoader.load_checkpoint(ckpt_path, 'cpu')
+        buffer = io.BytesIO()
+        torch.save({key: checkpoint[key] for key in self.published_keys if key in checkpoint}, buffer)
+        digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+        path = f'{osp.splitext(ckpt_path)[0]}-{digest[:8]}.pth'
+        self.file_backend.put(buffer.getvalue(), path)
+        runner.logger.info(f'{ckpt_path} is published as {path}, with {self.published_keys} alone')
 
     def before_run(self, runner) -> None:
-        """Lock the folder for this training.
+        """Lock the folder for this training, and find its last checkpoint.
 
         Raises:
             RuntimeError: If another training runs in it.
         """
-        if isinstance(runner._train_loop, BaseLoop) and is_main_process():
-            self._lock = lock_folder(runner.work_dir)
+        self._folder = WorkFolder(runner.work_dir)
+        if not isinstance(runner._train_loop, BaseLoop):
+            return
+        if is_main_process():
+            config = osp.basename(runner.cfg.filename or f'{runner.timestamp}.py')
+            held = self._folder.lock(osp.join(runner.work_dir, config))
+            if held is not None:  # a training that fails ends without a word to its hooks
+                self._release = weakref.finalize(runner, held.release)
+            if runner._resume and runner._load_from is None:
+                self._folder.mend_pointer()
+        barrier()
 
     def before_train(self, runner) -> None:
         """Find the folder, remove what a killed write left there, and repeat a validation that a kill may
@@ -107,27 +142,26 @@ class AtomicCheckpointHook(CheckpointHook):
         if self._is_own(last):  # so that a new best is recorded at once
             self.last_ckpt = last
         if is_main_process():
-            for path in glob.glob(osp.join(glob.escape(self.out_dir), '*' + PARTIAL)):
-                if osp.isfile(path):
-                    os.remove(path)
+            for folder in {runner.work_dir, self.out_dir}:
+                remove_partial(folder)
         if runner._resume and self.save_best and _was_due(runner):
             # The checkpoint is written before the validation, so it does not tell whether that was done.
             runner.logger.info(f'Validating the checkpoint that is resumed, of epoch {runner.epoch}')
             runner.val_loop.run()
 
     def _distrust(self, info: dict, work_dir: str):
-        """Drop what a checkpoint says of files that are not of this run."""
+        """Drop what a checkpoint says of files that are not of this folder's trainings."""
         folder = work_dir
         if self.out_dir:  # as the parent makes it of its argument
             folder = osp.join(self.out_dir, osp.basename(work_dir.rstrip(osp.sep)))
-        steps, last = info.pop('keep_ckpt_ids', None), info.get('last_ckpt')
-        if isinstance(steps, list) and isinstance(last, str):
-            if osp.realpath(osp.dirname(last)) == osp.realpath(folder):
-                info['keep_ckpt_ids'] = [step for step in steps if type(step) is int]
+        steps = info.pop('keep_ckpt_ids', None)
+        if isinstance(steps, list):
+            steps = [step for step in steps if type(step) is int]
+            info['keep_ckpt_ids'] = [s for s in steps if self._folder.wrote(self.filename_tmpl.format(s))]
         for name in [n for n in info if n.startswith('best_score')]:
-            if not isinstance(info[name], (int, float)):
+            if not isinstance(info[name], Real) or not math.isfinite(info[name]):
                 del info[name]
-        for name in [n for n in info if n.startswith('best_ckpt')]:
+        for name in [n for n in info if n == 'last_ckpt' or n.startswith('best_ckpt')]:
             if not isinstance(info[name], str):
                 del info[name]
                 continue
@@ -135,12 +169,15 @@ class AtomicCheckpointHook(CheckpointHook):
             if not osp.exists(info[name]) and osp.isfile(moved):
                 info[name] = moved
 
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Write the SHA-256 of the weights beside them, last of all hooks."""
+        if all(isinstance(value, torch.Tensor) for value in checkpoint['state_dict'].values()):
+            checkpoint['meta'][DIGEST] = digest(checkpoint['state_dict'])
+
     def after_train(self, runner) -> None:
         """Publish as ``CheckpointHook`` does, and say what was reached."""
         super().after_train(runner)
-        if self._lock is not None:
-            self._lock.release(force=True)
-            self._lock = None
+        self._release()
         info = runner.message_hub.runtime_info
         for name in self.save_best and self.key_indicators or ():
             suffix = '' if len(self.key_indicators) == 1 else f'_{name}'
@@ -149,6 +186,10 @@ class AtomicCheckpointHook(CheckpointHook):
                     f'Training is done: best {name} {info[f"best_score{suffix}"]:.2f}, kept in '
                     f'{info[f"best_ckpt{suffix}"]}'
                 )
+
+
+def _nothing():
+    """To release where nothing is held."""
 
 
 class _Removals:
@@ -193,25 +234,3 @@ def _was_due(runner) -> bool:
             return False  # amid an epoch
         done, last = runner.epoch, runner.max_epochs
     return done >= loop.val_begin and (done % loop.val_interval == 0 or done == last)
-
-
-def lock_folder(folder: str, patience: float = 30) -> FileLock | None:
-    """A lock on a work folder, which lives as long as this process and its workers.
-
-    Args:
-        folder (str): The folder.
-        patience (float): Seconds to wait for the workers of a killed training. Defaults to 30.
-
-    Returns:
-        FileLock | None: None on a file system without locks.
-
-    Raises:
-        RuntimeError: If another training runs in it.
-    """
-    try:
-        # Of this process there is one: a training that failed in a notebook may be started again.
-        return lock(osp.join(folder, '.training.lock'), patience, is_singleton=True)
-    except Timeout:
-        raise RuntimeError(
-            f'Another training runs in {folder}: wait for its end, or choose another --work-dir'
-        ) from None
