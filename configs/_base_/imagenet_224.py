@@ -9,8 +9,8 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 
-# Pillow reads and resizes, as in the reference; no EXIF rotation.
-load = dict(type='LoadImageFromFile', imdecode_backend='pillow', color_type='color_ignore_orientation')
+# With Pillow's values and its resize, as in the reference; no EXIF rotation.
+load = dict(type='LoadImage')
 test_pipeline = [
     load,
     dict(type='ResizeEdge', scale=256, edge='short', backend='pillow', interpolation='bicubic'),

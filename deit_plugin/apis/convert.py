@@ -1,17 +1,17 @@
 """Conversion of checkpoints for other libraries."""
 
+import io
 import json
 import os
 import os.path as osp
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from mmengine.runner import CheckpointLoader
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-from ..checkpoints.atomic import use_umask
+from ..checkpoints.atomic import write_whole
 from ..checkpoints.contents import check_weights, weights_of
 from ..checkpoints.names import FORMATS, Weights, from_mmpretrain, some, to_mmpretrain
 from ..checkpoints.reading import DIGEST, digest
@@ -86,7 +86,11 @@ def convert(
         _check_heads(read.weights, read.config, to)
     renamed = from_mmpretrain(read.weights, to)
     renamed = {name: value.contiguous().clone() for name, value in renamed.items()}
-    _write_whole(target, lambda path: WRITERS[to](read, renamed, path, target))
+    content = WRITERS[to](read, renamed, target)
+    if isinstance(content, bytes):
+        write_whole(target, content)
+    else:
+        _write_folder(target, content)
 
 
 def read_source(source: str, ema: bool = False, num_heads: int | None = None) -> Source:
@@ -109,44 +113,43 @@ def read_source(source: str, ema: bool = False, num_heads: int | None = None) ->
     return Source(source, weights, config_of(meta), classes_of(meta, weights), num_heads)
 
 
-def _write_facebook(source: Source, weights: Weights, path: str, target: str):
-    torch.save(dict(model=weights), path)
+def _facebook(source: Source, weights: Weights, target: str) -> bytes:
+    return _saved({'model': weights, DIGEST: digest(weights)})
 
 
-def _write_timm(source: Source, weights: Weights, path: str, target: str):
-    if target.endswith('.safetensors'):
-        _save_safetensors(weights, path)
-    else:
-        torch.save(weights, path)
+def _timm(source: Source, weights: Weights, target: str) -> bytes:
+    return _safetensors(weights) if target.endswith('.safetensors') else _saved(weights)
 
 
-def _write_transformers(source: Source, weights: Weights, path: str, target: str):
+def _transformers(source: Source, weights: Weights, target: str) -> dict[str, bytes]:
     config = model_config(source)
     processor = processor_config(config, source)
-    os.mkdir(path)
-    _save_safetensors(weights, osp.join(path, 'model.safetensors'))
-    for name, content in (('config.json', config), (PROCESSOR, processor)):
-        with open(osp.join(path, name), 'w', encoding='utf-8') as file:
-            json.dump(content, file, indent=2)
+    return {
+        'model.safetensors': _safetensors(weights),
+        'config.json': json.dumps(config, indent=2).encode(),
+        PROCESSOR: json.dumps(processor, indent=2).encode(),
+    }
 
 
-def _write_mmpretrain(source: Source, weights: Weights, path: str, target: str):
-    meta = dict(dataset_meta=dict(classes=source.classes)) if source.classes else {}
-    torch.save(dict(state_dict=weights, meta=meta), path)
+def _mmpretrain(source: Source, weights: Weights, target: str) -> bytes:
+    meta: dict = {DIGEST: digest(weights)}
+    if source.classes:
+        meta['dataset_meta'] = dict(classes=source.classes)
+    return _saved(dict(state_dict=weights, meta=meta))
 
 
-# By FORMATS. Each writes to a path of its own, which then takes the target's place.
-WRITERS = dict(
-    facebook=_write_facebook,
-    timm=_write_timm,
-    transformers=_write_transformers,
-    mmpretrain=_write_mmpretrain,
-)
+def _saved(content) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
 
 
-def _save_safetensors(weights: dict, path: str):
-    save_file(weights, path, {'format': 'pt', DIGEST: digest(weights)})
-    use_umask(path)
+def _safetensors(weights: Weights) -> bytes:
+    return save(weights, {'format': 'pt', DIGEST: digest(weights)})
+
+
+# By FORMATS: the bytes of a file, or of the files of a folder.
+WRITERS = dict(facebook=_facebook, timm=_timm, transformers=_transformers, mmpretrain=_mmpretrain)
 
 
 def _check_target(target: str, to: str, force: bool):
@@ -167,14 +170,15 @@ def _check_target(target: str, to: str, force: bool):
         )
 
 
-def _write_whole(target: str, write: Callable[[str], None]):
-    """A kill may leave a folder ``.tmp`` beside the target; it may hold
-    the folder that was to be replaced."""
+def _write_folder(target: str, files: dict[str, bytes]):
+    """A kill may leave a folder ``.tmp`` beside the target; it may hold the folder that was to be
+    replaced."""
     parent, name = osp.split(osp.abspath(target))
     os.makedirs(parent, exist_ok=True)
     with tempfile.TemporaryDirectory('.tmp', name, parent) as scratch:
         new, old = osp.join(scratch, 'new'), osp.join(scratch, 'old')
-        write(new)
+        for file, content in files.items():
+            write_whole(osp.join(new, file), content)
         if osp.isdir(target):  # os.replace takes no folder with files
             os.rename(target, old)
         try:

@@ -70,6 +70,7 @@ def evaluate(
         ValueError: If a name is unknown or the folder holds no images.
     """
     if output:
+        output = osp.realpath(output)  # a link stays, its file is written
         _check_output(output, force)
     if weights and not osp.isdir(weights):
         raise FileNotFoundError(f'--weights {weights!r} is not a folder')
@@ -98,8 +99,8 @@ def evaluate(
 
 def _check_output(output: str, force: bool):
     """Before hours of evaluation, not after."""
-    if osp.isdir(output):
-        raise FileExistsError(f'{output} is a folder: name a file')
+    if osp.exists(output) and not osp.isfile(output):
+        raise FileExistsError(f'{output} is a folder or a device: name a file')
     if osp.exists(output) and not force:
         raise FileExistsError(f'{output} is there already: choose another name, or replace it with --force')
     folder = osp.dirname(osp.abspath(output))

@@ -27,7 +27,7 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        use_umask(partial)
+        os.chmod(partial, 0o666 & ~_umask())  # as any new file, where mkstemp's are the owner's alone
         os.replace(partial, path)
     except OSError as error:
         if error.errno != errno.ENOSPC:
@@ -35,7 +35,7 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
         raise OSError(
             errno.ENOSPC,
             f'No room for {len(content) / 1e6:,.1f} MB, {shutil.disk_usage(folder).free / 1e6:,.1f} MB are '
-            'free. What was there is as it was. Make room, and go on with --resume',
+            'free. What was there is as it was. Make room and try again; a training goes on with --resume',
             path,
         ) from error
     finally:
@@ -43,11 +43,10 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
             os.remove(partial)
 
 
-def use_umask(path: str) -> None:
-    """Give a file the permissions of any new one, where its writer made it the owner's alone."""
+def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
-    os.chmod(path, 0o666 & ~umask)
+    return umask
 
 
 def lock(path: str, patience: float = -1, **kwargs) -> FileLock | None:

@@ -70,8 +70,11 @@ def load_from_local(filename: str, map_location=None):
 
 
 def _check_recorded_digest(checkpoint):
-    if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get('state_dict'), Mapping):
-        check_digest(checkpoint['state_dict'], meta_of(checkpoint).get(DIGEST))
+    if not isinstance(checkpoint, Mapping):
+        return
+    for weights, recorded in (('state_dict', meta_of(checkpoint)), ('model', checkpoint)):
+        if isinstance(checkpoint.get(weights), Mapping):
+            check_digest(checkpoint[weights], recorded.get(DIGEST))
 
 
 def _explained(error: Exception, path: str) -> Exception:

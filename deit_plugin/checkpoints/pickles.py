@@ -23,10 +23,13 @@ _LARGEST = 1_000_000  # values
 
 
 class _Fixed:
-    """Of which a pickle can change nothing."""
+    """Of which a pickle can change nothing, and which it cannot call."""
 
     def __setstate__(self, state):
         raise refusal(f'state of a {type(self).__name__.strip("_")}')
+
+    def __call__(self, *args):
+        raise refusal(f'call of a {type(self).__name__.strip("_")}')
 
 
 class _Function(_Fixed):
@@ -44,7 +47,7 @@ class _Function(_Fixed):
 
 
 class _Word(_Fixed):
-    """What stands for itself, such as a dtype, and cannot be called."""
+    """What stands for itself, such as a dtype or a type of arrays."""
 
 
 class _StorageType(_Fixed):
@@ -131,7 +134,9 @@ class _Log(_Object):
 
     stands_for = HistoryBuffer
 
-    def __new__(cls):
+    def __new__(cls, *args):
+        if args:
+            raise refusal('a log that is called')
         return super().__new__(cls)
 
 

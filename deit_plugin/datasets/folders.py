@@ -1,4 +1,4 @@
-"""Data sets of image files, with errors that name the file."""
+"""Data sets of image files, with errors that name the file or folder."""
 
 import os.path as osp
 
@@ -7,28 +7,6 @@ from mmpretrain.registry import DATASETS
 from PIL import Image
 
 from .jpeg import describe_broken
-
-
-class NamesBrokenImages:
-    """Gives a data set of mmpretrain errors that name a broken image."""
-
-    def prepare_data(self, idx: int):
-        """A sample; see mmengine's ``BaseDataset``.
-
-        Raises:
-            OSError: If the image is broken.
-        """
-        try:
-            return super().prepare_data(idx)
-        except FileNotFoundError:
-            raise
-        except Exception as error:  # Pillow's readers raise many kinds
-            path = self.get_data_info(idx).get('img_path')
-            if path is None or path in str(error):
-                raise
-            if broken := broken_image(path):
-                raise OSError(broken) from error
-            raise
 
 
 def broken_image(path: str) -> str:
@@ -42,16 +20,32 @@ def broken_image(path: str) -> str:
 
 
 @DATASETS.register_module()
-class ImageFolder(NamesBrokenImages, CustomDataset):
-    """mmpretrain's ``CustomDataset``, whose errors name a broken image.
+class ImageFolder(CustomDataset):
+    """mmpretrain's ``CustomDataset``, whose errors name a broken image, whatever loads it.
 
     Args:
         **kwargs: As for ``CustomDataset``.
     """
 
+    def prepare_data(self, idx: int):
+        """A sample; see mmengine's ``BaseDataset``.
+
+        Raises:
+            OSError: If the image is broken.
+        """
+        try:
+            return super().prepare_data(idx)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # each loader has its own
+            path = self.get_data_info(idx).get('img_path')
+            if path is not None and path not in str(error) and (broken := broken_image(path)):
+                raise OSError(broken) from error
+            raise
+
 
 @DATASETS.register_module()
-class ImageNet1k(NamesBrokenImages, ImageNet):
+class ImageNet1k(ImageNet):
     """mmpretrain's ``ImageNet``, which says how to prepare the data where
     they are missing.
 

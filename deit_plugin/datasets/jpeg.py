@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from typing import NamedTuple
 
 import cv2
@@ -16,13 +17,18 @@ except ImportError:
     simplejpeg = None
 
 
+# A byte of 255 among the data is followed by a zero.
+_MARKER = re.compile(rb'\xff[^\x00\xff]')
+
+
 class JPEG(NamedTuple):
-    """What the header of a JPEG says: its size in pixels, where in the file
-    the height is, and if all is in one scan from top to bottom."""
+    """What the header of a JPEG says: its size in pixels, where in the file the height and the scan are,
+    and if all is in one scan from top to bottom."""
 
     height: int
     width: int
     height_at: int
+    scan_at: int
     sequential: bool
 
 
@@ -33,8 +39,7 @@ def read_header(data: bytes) -> JPEG | None:
         data (bytes): A file.
 
     Returns:
-        JPEG | None: None if this is not a complete JPEG of 8 bits in grey or
-            three colours.
+        JPEG | None: None if this is not a complete JPEG of 8 bits in grey or three colours.
     """
     if not data.startswith(b'\xff\xd8'):
         return None
@@ -63,7 +68,7 @@ def read_header(data: bytes) -> JPEG | None:
     if bits != 8 or channels not in (1, 3) or not 0 < height * width <= limit:
         return None
     sequential = data[frame + 1] != 0xC2 and data[at + 4] == channels
-    return JPEG(height, width, frame + 5, sequential)
+    return JPEG(height, width, frame + 5, at, sequential)
 
 
 def decode_simplejpeg(data: bytes, header: JPEG, bottom: int | None = None) -> np.ndarray:
@@ -87,20 +92,21 @@ def decode_simplejpeg(data: bytes, header: JPEG, bottom: int | None = None) -> n
         height = min(height, bottom + 1)
         at = header.height_at
         data = data[:at] + height.to_bytes(2, 'big') + data[at + 2 :]
-    return simplejpeg.decode_jpeg(
-        data,
-        'RGB',
-        min_height=height,
-        min_width=width,
-        min_factor=1,
-        # What is left of the file would be an error.
-        strict=height == header.height,
-    )
+    image = np.empty((height, width, 3), np.uint8)
+    try:
+        simplejpeg.decode_jpeg(data, 'RGB', buffer=image)
+    except ValueError as error:  # the image is there if it is a warning: of what is left of the file
+        if height == header.height or 'extraneous bytes' not in str(error):
+            raise
+    return image
 
 
 def decode_opencv(data, header, bottom=None) -> np.ndarray:
     """As :func:`decode_simplejpeg`, with OpenCV. All rows, because OpenCV prints a line about each
-    image that has some left out."""
+    image that has some left out, and no image with a marker in its scan, of which it says nothing."""
+    marker = _MARKER.search(data, header.scan_at + 2)
+    if header.sequential and marker and marker[0] != b'\xff\xd9':
+        raise ValueError(f'a marker {marker[0].hex()} in its scan')
     mode = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
     if image is None:
@@ -114,13 +120,48 @@ def decode_pillow(data, header=None, bottom=None) -> np.ndarray:
         return np.array(image.convert('RGB'))
 
 
-def looks_filled(image: np.ndarray) -> bool:
-    """Whether the last eight rows have one colour, with which decoders fill what they cannot read without
-    a word. Pillow raises an error there; of sound images few are so."""
-    return bool((image[-8:] == image[-1, -1]).all())
-
-
 DECODERS = dict(simplejpeg=decode_simplejpeg, opencv=decode_opencv, pillow=decode_pillow)
+
+
+def decode(data: bytes, header: JPEG | None, decoder: str, bottom: int | None = None) -> np.ndarray:
+    """Decode an image of any format, with Pillow's values.
+
+    Args:
+        data (bytes): A file.
+        header (JPEG, optional): Of :func:`read_header`; Pillow decodes what has none.
+        decoder (str): One of ``DECODERS``. Pillow decides about an image that it refuses.
+        bottom (int, optional): How many rows are needed; the rest may be missing. Defaults to all.
+
+    Returns:
+        np.ndarray: (H, W, 3) uint8 in RGB.
+
+    Raises:
+        Exception: What Pillow raises if the image is broken.
+    """
+    if not data:
+        raise ValueError('the file is empty')
+    if header is not None:
+        try:
+            return DECODERS[decoder](data, header, bottom)
+        except (ValueError, OSError, cv2.error):
+            pass
+    return decode_pillow(data)
+
+
+def choose_decoder(decoder: str) -> str:
+    """A name of ``DECODERS``; ``'auto'`` is simplejpeg, or OpenCV where that is not installed.
+
+    Raises:
+        ValueError: If there is no such decoder.
+        ModuleNotFoundError: If it is not installed.
+    """
+    if decoder != 'auto' and decoder not in DECODERS:
+        raise ValueError(f"decoder={decoder!r} is unknown: choose 'auto' or one of {list(DECODERS)}")
+    if simplejpeg is not None:
+        return 'simplejpeg' if decoder == 'auto' else decoder
+    if decoder == 'simplejpeg':
+        raise ModuleNotFoundError("decoder='simplejpeg' needs `pip install simplejpeg`")
+    return 'opencv' if decoder == 'auto' else decoder
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """Ours out to everyone, each by its own ordinary call."""
 
+import errno
 import json
 import os
 import subprocess
@@ -68,7 +69,7 @@ def test_timm_loads_it(kind, to, name, tmp_path):
     x = images()
     torch.testing.assert_close(answer(peer, x), answer(model, x), atol=1e-4, rtol=0)
     if to == 'facebook':
-        assert list(torch.load(tmp_path / name)) == ['model']
+        assert list(torch.load(tmp_path / name)) == ['model', 'weights_sha256']
 
 
 @pytest.mark.parametrize('kind', HEAD_NAMES)
@@ -328,18 +329,17 @@ def test_a_folder_with_other_files_is_not_replaced(tmp_path):
 
 
 @pytest.mark.parametrize('to', ['timm', 'transformers'])
-def test_a_write_is_whole_or_absent(to, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_nothing_and_names_the_file(to, tmp_path, monkeypatch, capsys):
     save('both', tmp_path / 'a.pth')
 
-    def broken(*args, **kwargs):
-        with open(args[1], 'wb') as file:
-            file.write(b'half')
-        raise OSError('No space left on device')
+    def full(handle):
+        raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr('torch.save', broken)
-    monkeypatch.setattr('deit_plugin.apis.convert.save_file', broken)
-    with pytest.raises(OSError, match='No space'):
-        convert(str(tmp_path / 'a.pth'), str(tmp_path / 'b'), to, num_heads=2)
+    monkeypatch.setattr(os, 'fsync', full)
+    arguments = ['convert', str(tmp_path / 'a.pth'), str(tmp_path / 'b'), '--to', to, '--num-heads', '2']
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert 'No room for' in error and str(tmp_path / 'b') in error and 'Traceback' not in error
     assert os.listdir(tmp_path) == ['a.pth']
 
 

@@ -249,6 +249,7 @@ def test_inference_by_name(weights, peer, tmp_path, monkeypatch):
     cache.mkdir()
     shutil.copy(weights / FILE, cache)
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setattr('deit_plugin.checkpoints.downloads._check_hash', lambda *args: None)
     path = make_image(tmp_path / 'image.png', 4)
     result = inference_model(TINY, str(path))
     assert result['pred_label'] == logits(peer, path).argmax()
@@ -277,6 +278,8 @@ def test_broken_images_are_left_out_and_counted(with_a_broken_image, data, weigh
 
 def test_what_cannot_be_written_is_noticed_at_once(data, weights, tmp_path):
     (tmp_path / 'file').touch()
+    with pytest.raises(FileExistsError, match='/dev/null is a folder or a device'):
+        evaluate([TINY], data[0], weights, output='/dev/null', force=True)
     with pytest.raises(OSError, match='--json .* cannot be written'):
         evaluate([TINY], data[0], weights, output=str(tmp_path / 'file' / 'results.json'))
 

@@ -225,7 +225,7 @@ def test_pipelines_evaluator_and_hooks(name):
     side = side_of(cfg)
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
         pipeline = make_pipeline(loader)
-        if loader.dataset.pipeline[0].type == 'LoadImageFromFile':
+        if loader.dataset.pipeline[0].type == 'LoadImage':
             pipeline.transforms.pop(0)
         image = torch.randint(0, 256, (300, 400, 3), dtype=torch.uint8).numpy()
         out = pipeline(dict(img=image, gt_label=3))

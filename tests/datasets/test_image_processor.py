@@ -146,7 +146,7 @@ def make(pipeline, preprocessor):
 def ours(path):
     cfg = load_cfg('deit_tiny')
     load = cfg.test_dataloader.dataset.pipeline[0]
-    assert load.type == 'LoadImageFromFile'
+    assert load.type == 'LoadImage'
     processor = dict(type='DeiTImageProcessor', path=str(path))
     preprocessor = dict(cfg.data_preprocessor, normalized_input=True)
     return make([load, processor, dict(type='PackInputs')], preprocessor)

@@ -11,6 +11,9 @@ import h5py
 import numpy as np
 import safetensors.torch
 import torch
+from mmengine.logging import HistoryBuffer
+
+from deit_plugin.checkpoints.reading import DIGEST, digest
 
 NAME = 'backbone.layers.1.attn.qkv.weight'
 
@@ -102,8 +105,6 @@ def flipped_pth(checkpoint, folder):
 
 
 def safetensors_file(checkpoint, folder):
-    from deit_plugin.checkpoints.reading import DIGEST, digest
-
     weights = dict(checkpoint['state_dict'])
     safetensors.torch.save_file(weights, folder / 'a.safetensors', {DIGEST: digest(weights)})
     return folder / 'a.safetensors'
@@ -157,10 +158,143 @@ def shrink_storage(checkpoint, folder):
     return weight(lambda value: torch.zeros(1).expand_as(value))(checkpoint, folder)
 
 
+def unfolding():
+    """Small in the file, 2 ** 60 values for whoever goes through it."""
+    value = [0]
+    for _ in range(60):
+        value = [value, value]
+    return value
+
+
+def deep(checkpoint, folder):
+    """Lists within lists, written by hand: ``pickle`` itself cannot write so many."""
+    pickled = b'\x80\x02}X\x01\x00\x00\x00x' + b']' * 20_000 + b'a' * 19_999 + b's.'
+    return archive(folder / 'a.pth', {'a/data.pkl': pickled, 'a/version': b'3'})
+
+
+def archive(path, parts):
+    with zipfile.ZipFile(path, 'w') as file:
+        for name, data in parts.items():
+            file.writestr(name, data)
+    return path
+
+
+def parts_of(checkpoint, folder):
+    with zipfile.ZipFile(save()(checkpoint, folder)) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def rezipped(change):
+    """With other parts, whose checksums are right."""
+
+    def make(checkpoint, folder):
+        parts = parts_of(checkpoint, folder)
+        change(parts)
+        return archive(folder / 'a.pth', parts)
+
+    return make
+
+
+def shorten(parts):
+    name = max((n for n in parts if '/data/' in n), key=lambda n: len(parts[n]))
+    parts[name] = parts[name][:8]
+
+
+def signed(checkpoint):
+    checkpoint['meta'][DIGEST] = digest(checkpoint['state_dict'])
+
+
+def exchanged(checkpoint):
+    """Another weight; the checksum of the zip is right, that of the weights is not."""
+    signed(checkpoint)
+    checkpoint['state_dict'][NAME] = checkpoint['state_dict'][NAME] * 1.01
+
+
+def two_archives(checkpoint, folder):
+    """One for who reads from the start, one for who reads from the end."""
+    first = save()(checkpoint, folder).read_bytes()
+    return raw(lambda data: first + data, poisoned(1.0))(checkpoint, folder)
+
+
+def part_twice(checkpoint, folder):
+    path = save()(checkpoint, folder)
+    with zipfile.ZipFile(path, 'a') as file:
+        file.writestr('A/DATA.PKL', b'N.')
+    return path
+
+
+def old_format(change):
+    """As before torch 1.6."""
+
+    def make(checkpoint, folder):
+        path = folder / 'a.pth'
+        torch.save(checkpoint, path, _use_new_zipfile_serialization=False)
+        path.write_bytes(change(path.read_bytes(), checkpoint))
+        return path
+
+    return make
+
+
+def without_keys(data, checkpoint):
+    """The storages are declared, and stay as the memory was."""
+    at = data.rfind(b'\x80\x02]', 0, len(data))
+    return data[:at] + pickle.dumps([], 2)
+
+
+def twice_in_shards(checkpoint, folder):
+    path = index('a.safetensors', 'b.safetensors')(checkpoint, folder)
+    for name in 'ab':
+        weights = dict(checkpoint['state_dict'], **{f'{NAME}{i}': torch.ones(1) for i in (0, 1)})
+        safetensors.torch.save_file(weights, folder / f'{name}.safetensors')
+    return path
+
+
+def average(value):
+    """A moving average beside the weights."""
+
+    def change(checkpoint):
+        state = {f'module.{k}': v.clone() for k, v in checkpoint['state_dict'].items()}
+        state[f'module.{NAME}'] = value(state[f'module.{NAME}'])
+        checkpoint['ema_state_dict'] = dict(state, steps=torch.tensor(0))
+
+    return save(change)
+
+
+def optimizer(**entries):
+    def change(checkpoint):
+        state = checkpoint['optimizer']['state']
+        state[max(state)].update(entries)
+
+    return save(change)
+
+
+def groups(**entries):
+    return save(lambda checkpoint: checkpoint['optimizer']['param_groups'][0].update(entries))
+
+
+def schedule(**entries):
+    return save(lambda checkpoint: checkpoint.update(param_schedulers=[entries]))
+
+
+def logs(value):
+    def change(checkpoint):
+        log = HistoryBuffer()
+        log.__dict__.update(value)
+        checkpoint['message_hub']['log_scalars']['train/loss'] = log
+
+    return save(change)
+
+
+def integer_head(checkpoint):
+    for name in checkpoint['state_dict']:
+        if name.startswith('head.'):
+            checkpoint['state_dict'][name] = checkpoint['state_dict'][name].long()
+
+
 # Literals to Python, and more to mmengine.
 BASE = "_base_ = ['precious/evil.py']\ncustom_imports = dict(imports=['no_such'])\n"
 VARIABLE = r"""x = ['{{$NOPE_:.*\\}}', ', __import__("os").system("touch was_run")] #']"""
-SOUND = dict(pth=save(), safetensors=safetensors_file)
+SOUND = dict(pth=save(), signed=save(signed), safetensors=safetensors_file)
 HOSTILE = dict(
     code=save(lambda c: c.update(x=Call(os.system, 'touch was_run'))),
     code_in_an_old_pickle=lambda c, folder: (
@@ -214,6 +348,51 @@ HOSTILE = dict(
     too_large_for_single=weight(lambda value: value.double() * 1e300),
     zip_bomb=lambda c, folder: bomb(c, folder),
     zip_without_weights=lambda c, folder: zip_of(folder / 'a.pth'),
+    two_archives_in_one=two_archives,
+    part_twice=part_twice,
+    storage_shorter_than_it_says=rezipped(shorten),
+    other_weights_than_were_signed=save(exchanged),
+    memory_that_nothing_fills=weight(lambda value: Call(torch.Tensor, *value.shape)),
+    old_file_without_its_storages=old_format(without_keys),
+    old_file_cut_off=old_format(lambda data, checkpoint: data[:-10]),
+    view_beyond_its_storage=weight(
+        lambda value: Call(
+            torch._utils._rebuild_tensor_v2, torch.storage.TypedStorage(8), 0, (10**9,), (1,), False, None
+        )
+    ),
+    bytearray_of_a_gigabyte=numbers(Call(bytearray, 10**9)),
+    storage_of_a_gigabyte=numbers(Call(torch.FloatStorage, 10**9)),
+    lists_that_hold_each_other=numbers(unfolding()),
+    lists_too_deep=deep,
+    names_that_hold_each_other=save(lambda c: c['state_dict'].update({NAME: unfolding()})),
+    method_of_a_log_exchanged=numbers(
+        Call(torch._tensor._rebuild_from_type_v2, getattr, HistoryBuffer, (HistoryBuffer, 'mean'), {})
+    ),
+    log_of_a_type=numbers(Call(HistoryBuffer, [1.0] * 3, [1] * 3)),
+    twice_in_shards=twice_in_shards,
+    integers_in_a_head=save(integer_head),
+    average_of_nan=average(lambda value: value * float('nan')),
+    average_of_another_shape=average(lambda value: value[:1]),
+    average_is_a_list=save(lambda c: c.update(ema_state_dict=[1])),
+    no_place_in_a_training=save(lambda c: c.pop('meta') and None),
+    no_logs=save(lambda c: c.pop('message_hub') and None),
+    epoch_is_a_word=meta(epoch='last'),
+    iteration_is_negative=meta(iter=-1),
+    seed_too_large=meta(seed=2**40),
+    log_is_no_array=logs(dict(_log_history=3)),
+    log_has_no_methods=logs(dict(_statistics_methods=dict(mean=3))),
+    best_score_is_a_word=save(lambda c: c['message_hub']['runtime_info'].update(best_score='good')),
+    best_score_is_nan=save(lambda c: c['message_hub']['runtime_info'].update(best_score=float('nan'))),
+    optimizer_is_a_list=save(lambda c: c.update(optimizer=[1])),
+    optimizer_of_nan=optimizer(exp_avg=torch.tensor(float('nan'))),
+    optimizer_of_another_shape=optimizer(exp_avg=torch.ones(3, 5)),
+    optimizer_of_another_model=save(lambda c: c['optimizer']['state'].update({10**6: {}})),
+    optimizer_without_a_rate=groups(lr='fast'),
+    optimizer_with_a_rate_of_nan=groups(lr=float('nan')),
+    optimizer_with_other_groups=save(lambda c: c['optimizer']['param_groups'].append({})),
+    schedule_with_a_method=schedule(step=3),
+    schedule_is_a_word=save(lambda c: c.update(param_schedulers='cosine')),
+    gradients_of_nan=save(lambda c: c.update(gradients={NAME: torch.tensor(float('nan'))})),
     web_page=raw(lambda data: b'<!DOCTYPE html><title>404</title>'),
     git_lfs_pointer=raw(lambda data: b'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n'),
 )

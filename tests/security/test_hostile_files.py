@@ -13,9 +13,11 @@ from conftest import ROOT, build, distilled, make_runner
 from hostile import HOSTILE, SOUND
 
 from deit_plugin.apis.convert import convert
+from deit_plugin.checkpoints.reading import DIGEST
 
 REFUSED = (ValueError, OSError, pickle.UnpicklingError)
 HOOKS = [dict(type='FilledModelHook')]
+SCHEDULE = dict(param_scheduler=[dict(type='DeiTLR', warmup_epochs=1)])
 
 
 @pytest.fixture(scope='module')
@@ -24,8 +26,10 @@ def sound(tmp_path_factory):
     folder = tmp_path_factory.mktemp('sound')
     cfg = distilled(teacher=None, mode='none')
     torch.manual_seed(0)
-    make_runner(cfg, folder, scores=(1.0,)).train()
-    return cfg, torch.load(folder / 'epoch_1.pth')
+    make_runner(cfg, folder, scores=(1.0,), **SCHEDULE).train()
+    checkpoint = torch.load(folder / 'epoch_1.pth')
+    del checkpoint['meta'][DIGEST]  # of a file that others wrote
+    return cfg, checkpoint
 
 
 def load(cfg, path, folder):
@@ -36,7 +40,9 @@ def load(cfg, path, folder):
 
 
 def resume(cfg, path, folder):
-    runner = make_runner(cfg, folder, (1.0, 2.0), load_from=str(path), resume=True, custom_hooks=HOOKS)
+    runner = make_runner(
+        cfg, folder, (1.0, 2.0), load_from=str(path), resume=True, custom_hooks=HOOKS, **SCHEDULE
+    )
     loaded = {}
     original = runner.call_hook
 

@@ -26,9 +26,10 @@ class AtomicCheckpointHook(CheckpointHook):
     mmengine writes checkpoints in place and removes the old one (``max_keep_ckpts``, ``save_best``)
     before it writes the new one. Here a file appears when it is whole, and an old one goes when the new
     one is there. Only checkpoints that were written by trainings in the run's own folder are removed,
-    whatever a checkpoint that is resumed says of others. A resumed training first repeats the validation of its checkpoint, since a kill
-    may have cost its result. A second training in the same folder is refused. At the end the log says what
-    the best checkpoint reached.
+    whatever a checkpoint that is resumed says of others. A resumed training first repeats the validation
+    of its checkpoint, since a kill may have cost its result. A second training in the same folder is
+    refused. A best checkpoint elsewhere is neither removed nor published. The SHA-256 of the weights is
+    written beside them (``meta``). At the end the log says what the best checkpoint reached.
 
     Args:
         **kwargs: As for ``CheckpointHook``. ``backend_args`` defaults to atomic writing on the local
