@@ -67,6 +67,8 @@ class _Tensor(_Fixed):
 class _Object:
     """Of a type that is admitted: keeps what it is made of."""
 
+    parts: list
+
     def __new__(cls, *args):  # by which a pickle makes objects, without __init__
         self = object.__new__(cls)
         self.parts = [args]
@@ -167,7 +169,8 @@ _CALLS = {
 }
 
 
-class StandInUnpickler(pickle.Unpickler):
+# Python's: where the one in C stores what is named by a number, a file makes it allocate as many.
+class StandInUnpickler(pickle._Unpickler):
     """Reads a pickle of ``torch.save`` without any of its objects.
 
     Args:

@@ -159,7 +159,7 @@ def digest(weights: Weights) -> str:
     for name in sorted(weights):
         value = weights[name].detach().cpu().contiguous()
         found.update(f'{name} {value.dtype} {tuple(value.shape)}\n'.encode())
-        found.update(value.flatten().view(torch.uint8).numpy())
+        found.update(value.flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

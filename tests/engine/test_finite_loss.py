@@ -55,6 +55,18 @@ def test_weights_that_are_not_finite_are_not_saved(distilled_cfg, tmp_path):
     assert checkpoints(tmp_path) == []
 
 
+def test_a_moving_average_that_is_not_finite_is_not_saved(distilled_cfg, tmp_path):
+    runner = make_runner(distilled_cfg, tmp_path, custom_hooks=[dict(type='EMAHook')])
+    runner.call_hook('before_run')
+    (ema,) = (h for h in runner.hooks if type(h).__name__ == 'EMAHook')
+    ema.ema_model.module.head.layers.head.bias.data.fill_(float('nan'))
+    ema.ema_model.steps += 1  # at the first it is a copy
+    ema.before_run = lambda runner: None
+    with pytest.raises(FloatingPointError, match='the average module.head.layers.head.bias is not finite'):
+        runner.train()
+    assert checkpoints(tmp_path) == []
+
+
 def test_what_is_logged_is_fetched_at_once():
     """The other hooks then wait for no device."""
     outputs = dict(loss=torch.tensor(1.5, requires_grad=True), acc=torch.tensor([40.0]))

@@ -195,6 +195,11 @@ def rezipped(change):
     return make
 
 
+def number_of_billions(parts):
+    """By which what is stored last could be named again; Python's C reader makes a list as long."""
+    parts['a/data.pkl'] = parts['a/data.pkl'][:-1] + b'r\xff\xff\xff\x7f.'
+
+
 def shorten(parts):
     name = max((n for n in parts if '/data/' in n), key=lambda n: len(parts[n]))
     parts[name] = parts[name][:8]
@@ -364,6 +369,7 @@ HOSTILE = dict(
     storage_of_a_gigabyte=numbers(Call(torch.FloatStorage, 10**9)),
     lists_that_hold_each_other=numbers(unfolding()),
     lists_too_deep=deep,
+    number_of_billions=rezipped(number_of_billions),
     names_that_hold_each_other=save(lambda c: c['state_dict'].update({NAME: unfolding()})),
     method_of_a_log_exchanged=numbers(
         Call(torch._tensor._rebuild_from_type_v2, getattr, HistoryBuffer, (HistoryBuffer, 'mean'), {})

@@ -3,15 +3,17 @@
 import copy
 import pickle
 import tempfile
+import uuid
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import build, distilled, make_runner
-from hostile import NAME, safetensors_file, save
+from hostile import NAME, rezipped, safetensors_file, save
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmengine.runner import CheckpointLoader
+from test_hostile_files import SCHEDULE, WAYS
 
 from deit_plugin.apis.convert import read_source
 from deit_plugin.checkpoints.strict import load_strict
@@ -19,16 +21,15 @@ from deit_plugin.checkpoints.strict import load_strict
 REFUSED = (ValueError, OSError, pickle.UnpicklingError)
 FUZZ = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 CFG = distilled(teacher=None, mode='none')
+RESUME = dict(custom_hooks=[dict(type='FilledModelHook')], **SCHEDULE)
 
 
 @pytest.fixture(scope='module')
 def sound(tmp_path_factory):
     folder = tmp_path_factory.mktemp('sound')
     torch.manual_seed(0)
-    make_runner(CFG, folder, scores=(1.0,)).train()
-    checkpoint = torch.load(folder / 'epoch_1.pth')
-    del checkpoint['optimizer']
-    return checkpoint
+    make_runner(CFG, folder, scores=(1.0,), **SCHEDULE).train()
+    return torch.load(folder / 'epoch_1.pth')
 
 
 def check(path, checkpoint):
@@ -74,6 +75,53 @@ def test_flipped_bits(make, sound, at, bit, length):
     damaged(sound, make, change)
 
 
+@FUZZ
+@given(at=st.floats(0, 1), bit=st.integers(0, 7), length=st.integers(1, 4))
+@pytest.mark.slow
+def test_flipped_bits_of_the_pickle_with_a_right_checksum(sound, at, bit, length):
+    """So that torch and not the zip has to notice; the weights are signed."""
+
+    def change(parts):
+        data = bytearray(parts['a/data.pkl'])
+        for i in range(min(int(at * len(data)), len(data) - length), len(data))[:length]:
+            data[i] ^= 1 << bit
+        parts['a/data.pkl'] = bytes(data)
+
+    damaged(sound, rezipped(change), lambda data: data)
+
+
+WHOLE = settings(FUZZ, max_examples=40)
+
+
+@pytest.mark.parametrize('way', WAYS)
+@WHOLE
+@given(data=st.data())
+@pytest.mark.slow
+def test_every_way_of_a_user(way, sound, data):
+    """A training that starts or goes on, a test, a teacher and a conversion."""
+    make = data.draw(st.sampled_from([save(), safetensors_file]))
+    with tempfile.TemporaryDirectory() as folder:
+        place, work = Path(folder) / 'place', Path(folder) / uuid.uuid4().hex
+        place.mkdir(), work.mkdir()
+        path = make(copy.deepcopy(sound), place)
+        content = bytearray(path.read_bytes())
+        at = data.draw(st.integers(0, len(content) - 1))
+        if data.draw(st.booleans()):
+            content[at] ^= 1 << data.draw(st.integers(0, 7))
+        else:
+            del content[at:]
+        path.write_bytes(content)
+        try:
+            loaded = WAYS[way](CFG, path, work)
+        except REFUSED as error:
+            assert str(error)
+        else:
+            assert loaded.keys() == sound['state_dict'].keys()
+            for name, value in loaded.items():
+                assert torch.equal(value, sound['state_dict'][name]), name
+        assert list(place.iterdir()) == [path] and path.read_bytes() == content
+
+
 @pytest.mark.parametrize('make', [save(), safetensors_file])
 @FUZZ
 @given(start=st.floats(0, 1), end=st.floats(0, 1), more=st.binary(max_size=20))
@@ -115,18 +163,28 @@ def test_odd_values(sound, place, value):
                 assert str(error)
 
 
-@settings(FUZZ, max_examples=30)
-@given(info=st.dictionaries(st.sampled_from(['best_ckpt', 'last_ckpt', 'keep_ckpt_ids', 'best_score']), ODD))
+INFO = ['best_ckpt', 'last_ckpt', 'keep_ckpt_ids', 'best_score', 'epoch', 'iter', 'max_iters']
+PARTS = ['meta', 'message_hub', 'optimizer', 'ema_state_dict', 'param_schedulers', 'gradients']
+
+
+@settings(FUZZ, max_examples=80)
+@given(
+    info=st.dictionaries(st.sampled_from(INFO), ODD),
+    meta=st.dictionaries(st.sampled_from(['epoch', 'iter', 'seed', 'cfg', 'config', 'dataset_meta']), ODD),
+    parts=st.dictionaries(st.sampled_from(PARTS), ODD, max_size=1),
+)
 @pytest.mark.slow
-def test_odd_logs_are_resumed_or_refused(sound, info):
-    """`--resume` removes nothing and runs nothing, whatever the logs say."""
+def test_an_odd_state_is_resumed_or_refused(sound, info, meta, parts):
+    """`--resume` removes nothing, runs nothing and says what is wrong, whatever stands in the file."""
     checkpoint = copy.deepcopy(sound)
     checkpoint['message_hub']['runtime_info'].update(info)
+    checkpoint['meta'].update(meta)
+    checkpoint.update(parts)
     with tempfile.TemporaryDirectory() as folder:
         place, work = Path(folder) / 'place', Path(folder) / Path(folder).name  # mmengine's names
         place.mkdir(), work.mkdir()
         torch.save(checkpoint, place / 'a.pth')
-        runner = make_runner(CFG, work, (1.0, 2.0), load_from=str(place / 'a.pth'), resume=True)
+        runner = make_runner(CFG, work, (1.0, 2.0), load_from=str(place / 'a.pth'), resume=True, **RESUME)
         try:
             runner.train()
         except REFUSED:

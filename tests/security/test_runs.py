@@ -1,6 +1,8 @@
 """What a training does to files: its own ones, whole, and one training a folder."""
 
 import errno
+import gc
+import hashlib
 import os
 import shutil
 import subprocess
@@ -10,12 +12,14 @@ import time
 
 import pytest
 import torch
-from conftest import distilled, make_runner
+from conftest import build, distilled, make_runner
 from filelock import FileLock
 from PIL import Image
 from trainings import training, unique_name
 
 from deit_plugin.checkpoints import atomic
+from deit_plugin.checkpoints.downloads import published_hash
+from deit_plugin.checkpoints.strict import load_strict
 from deit_plugin.datasets import ImageFolder
 from deit_plugin.engine import work_folder
 
@@ -63,6 +67,48 @@ def test_a_folder_that_was_moved_goes_on(tmp_path):
     ]
 
 
+def edit(path, **info):
+    checkpoint = torch.load(path)
+    checkpoint['message_hub']['runtime_info'].update(info)
+    torch.save(checkpoint, path)
+
+
+def test_files_of_others_in_the_own_folder_stay(tmp_path):
+    """A checkpoint that is resumed names them, but no training in the folder wrote them."""
+    run(tmp_path / 'a')
+    work = tmp_path / 'b'
+    work.mkdir()
+    others = [work / name for name in ('best_of_mine.pth', 'epoch_7.pth', 'epoch_8.pth', 'mine.part')]
+    for path in others:
+        path.write_bytes(b'mine')
+    last = tmp_path / 'a' / 'epoch_2.pth'
+    edit(last, best_ckpt=str(others[0]), keep_ckpt_ids=[7, 8], last_ckpt=str(others[1]))
+    run(work, (3.0, 4.0, 5.0), load_from=str(last), resume=True)
+    assert all(path.read_bytes() == b'mine' for path in others)
+    assert set(checkpoints(work)) == {
+        'best_accuracy_top1_epoch_3.pth',
+        'epoch_3.pth',
+        *(path.name for path in others if path.suffix == '.pth'),
+    }
+
+
+def test_what_is_published_is_the_own_and_is_named_by_its_hash(tmp_path):
+    run(tmp_path / 'a')
+    hook = dict(
+        type='AtomicCheckpointHook', max_keep_ckpts=1, save_best='auto', published_keys=['state_dict', 'meta']
+    )
+    before = set(os.listdir(tmp_path / 'a'))
+    last = str(tmp_path / 'a' / 'epoch_2.pth')
+    hooks = dict(default_hooks=dict(checkpoint=hook))
+    run(tmp_path / 'b', (1.0, 2.0, 2.0), load_from=last, resume=True, **hooks)
+    assert set(os.listdir(tmp_path / 'a')) == before  # the best is still there
+    (published,) = (tmp_path / 'b').glob('epoch_3-*.pth')
+    digest = hashlib.sha256(published.read_bytes()).hexdigest()
+    assert published_hash(str(published)) == digest[:8]
+    assert torch.load(published).keys() == {'state_dict', 'meta'}
+    load_strict(build(distilled(teacher=None)), str(published))
+
+
 def test_links_lead_nowhere(tmp_path):
     """A link in the folder, by the name of a best checkpoint, to a file elsewhere."""
     (tmp_path / 'precious.pth').write_bytes(b'precious')
@@ -87,9 +133,12 @@ def test_a_second_training_in_a_folder_is_refused(tmp_path, monkeypatch):
     other = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == 'held\n'
     try:
+        (tmp_path / '.training.json').write_text('{"configs": {"mine.py": "of the first"}}')
+        (tmp_path / 'mine.py').write_text('of the second')  # as mmengine writes it before any hook
         with pytest.raises(RuntimeError, match='Another training runs in .*--work-dir'):
             run(tmp_path)
         assert checkpoints(tmp_path) == []
+        assert (tmp_path / 'mine.py').read_text() == 'of the first'
     finally:
         other.kill()
         other.wait()
@@ -106,10 +155,44 @@ def test_workers_of_a_killed_training_are_waited_for(tmp_path):
     assert time.monotonic() - start > 0.4
 
 
-def test_a_training_that_failed_may_start_again_in_the_same_process(tmp_path):
-    with pytest.raises(IndexError):
+def is_held(folder):
+    """Whether another process would be refused."""
+    code = (
+        'import sys, filelock\n'
+        f'try: filelock.FileLock({str(folder / ".training.lock")!r}, timeout=0).acquire()\n'
+        'except filelock.Timeout: sys.exit(3)'
+    )
+    return subprocess.run([sys.executable, '-c', code]).returncode == 3
+
+
+def test_a_training_that_failed_may_start_again(tmp_path):
+    """In the same process, as in a notebook, and in another one as soon as nothing holds its runner."""
+    with pytest.raises(IndexError) as caught:
         run(tmp_path, val_evaluator=dict(type='Scripted', values=[]))
+    assert is_held(tmp_path)
     run(tmp_path)
+    assert is_held(tmp_path)  # the second gave back its own hold alone
+    del caught
+    gc.collect()
+    assert not is_held(tmp_path)
+
+
+def test_the_config_that_a_refused_training_wrote_over_is_put_back(tmp_path):
+    config = tmp_path / 'mine.py'
+    config.write_text('the first')
+    held = work_folder.WorkFolder(str(tmp_path)).lock(str(config))
+    assert '"mine.py": "the first"' in (tmp_path / '.training.json').read_text()
+    held.release()
+
+
+def test_a_damaged_list_is_an_empty_one(tmp_path):
+    folder = work_folder.WorkFolder(str(tmp_path))
+    for text in ('', '{', '[1]', '{"checkpoints": 3}', '{"checkpoints": [["epoch_1.pth"]]}'):
+        (tmp_path / '.training.json').write_text(text)
+        assert not folder.wrote('epoch_1.pth')
+    folder.add('epoch_1.pth', 'epoch_2.pth')
+    folder.forget('epoch_2.pth')
+    assert folder.wrote('epoch_1.pth') and not folder.wrote('epoch_2.pth')
 
 
 def test_two_writers_of_one_file(tmp_path):

@@ -72,20 +72,20 @@ class AtomicCheckpointHook(CheckpointHook):
                 self._remove(self.file_backend.join_path(self.out_dir, name))
 
     def _save_best_checkpoint(self, runner, metrics):
+        before = self._best_paths()
         backend, self.file_backend = self.file_backend, _Removals(self.file_backend, self._is_own)
         try:
             super()._save_best_checkpoint(runner, metrics)
         finally:
             removals, self.file_backend = self.file_backend, backend
-        if is_main_process() and self.save_best:
-            self._folder.add(*(osp.basename(path) for path in self._best_paths() if path))
+        if is_main_process():
+            self._folder.add(*map(osp.basename, self._best_paths() - before))
         for path in removals.paths:
             self._remove(path)
 
-    def _best_paths(self) -> list[str | None]:
-        if len(self.key_indicators) == 1:
-            return [self.best_ckpt_path]
-        return list(self.best_ckpt_path_dict.values())
+    def _best_paths(self) -> set[str]:
+        paths = [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
+        return {path for path in paths if path}
 
     def _is_own(self, path) -> bool:
         """Whether a training in this folder wrote a file that lies directly in it."""

@@ -1,7 +1,7 @@
 """Stops training at a loss that is not finite."""
 
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmpretrain.registry import HOOKS
 
 _MEND = 'Resume from the last checkpoint with a lower learning rate, or in bfloat16 or float32'
@@ -42,12 +42,16 @@ class FiniteLossHook(Hook):
         )
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Check the weights.
+        """Check the weights, and those of a moving average.
 
         Raises:
             FloatingPointError: If one is not finite.
         """
-        for name, value in checkpoint['state_dict'].items():
+        weights = list(checkpoint['state_dict'].items())
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):  # which adds its average later
+                weights += [(f'the average {name}', v) for name, v in hook.ema_model.state_dict().items()]
+        for name, value in weights:
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise FloatingPointError(
                     f'{name} is not finite after iteration {runner.iter}: this checkpoint is not saved, '
