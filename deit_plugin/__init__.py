@@ -6,8 +6,9 @@ What the import changes for others, each in one place:
 - mmengine's ``CheckpointLoader`` (``checkpoints.loaders``): local files and downloads are read as data,
   without running code, by every scheme; mmengine's own checkpoints can be read on torch >= 2.6; and so
   can safetensors, HDF5, shards and transformers' folders, for which mmengine has no reader. A download
-  with a hash in its name must have that hash, a file with checksums must match them, and ``meta['config']``,
-  which mmengine would run, is left out. Any other file reads as before.
+  with a hash in its name must have that hash, a file with checksums must match them, one that asks torch for
+  more than tensors, numbers, text and logs is refused, and ``meta['config']``, which mmengine would run, is
+  left out. Any other file reads as before.
 - torch's list of types that ``torch.load(weights_only=True)`` admits: mmengine's logs (numbers, arrays
   of numbers) and ``argparse.Namespace``, which hold no code, are added to it.
 - mmpretrain's model hub (``apis.hub``): the variants' names. A name that is there stays what it is.

@@ -142,7 +142,7 @@ class _Log(_Object):
         return super().__new__(cls)
 
 
-_CALLS = {
+_CALLS: dict[str, Callable] = {
     'collections.OrderedDict': OrderedDict,
     'collections.Counter': Counter,
     'builtins.set': set,
