@@ -17,9 +17,8 @@
 # weights come with these.
 _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs256_simmim_192.py',
-    'mmpretrain::_base_/default_runtime.py',
+    '_base_/runtime.py',
 ]
-custom_imports = dict(imports=['deit_plugin'], allow_failed_imports=False)
 
 model = dict(
     type='SimMIM',
@@ -87,13 +86,4 @@ param_scheduler = [
 ]
 train_cfg = dict(by_epoch=True, max_epochs=800)  # [S]
 
-default_hooks = dict(
-    seed=dict(type='SeedHook'),
-    checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3),
-    finite_loss=dict(type='FiniteLossHook'),
-    # It lets SimMIM load other libraries' names; a classifier does so anyway.
-    filled_model=dict(type='FilledModelHook'),
-    global_batch=dict(type='GlobalBatchHook', batch_size=2048),
-)
-# Other draws on each GPU, as in [S], which a resumed run repeats (SeedHook).
-randomness = dict(seed=0)
+default_hooks = dict(global_batch=dict(type='GlobalBatchHook', batch_size=2048))

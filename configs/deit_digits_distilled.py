@@ -20,11 +20,3 @@ model = dict(
     # A second run, of another student too, asks no teacher.
     teacher_labels=dict(path='work_dirs/deit_digits_teacher_labels'),
 )
-
-# In the log, the mean of the last ten iterations, as for the losses.
-log_processor = dict(
-    custom_cfg=[
-        dict(data_src='teacher_acc', method_name='mean', window_size=10),
-        dict(data_src='teacher_agreement', method_name='mean', window_size=10),
-    ]
-)

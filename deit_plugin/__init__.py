@@ -16,30 +16,19 @@ What the import changes for others, each in one place:
 No module, optimizer or data set of another package behaves differently.
 """
 
-try:
-    import mmcv  # noqa: F401
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        'deit_plugin needs mmcv, which mmpretrain does not install by itself: '
-        '`pip install mmcv-lite` (or the full `mmcv`, if its operators are '
-        'needed)'
-    ) from error
+import os.path as osp
+import sys
 
-from .checkpoints import loaders
 from .version import __version__
 
-try:
-    from .datasets import *
-    from .engine import *
-    from .models import *
-except KeyError as error:  # mmengine's, for a name that is registered already
-    raise ImportError(
-        f'deit_plugin cannot register its parts: {error.args[0]}. Two packages that are imported have a '
-        'class of that name: import only one of them'
-    ) from error
-from .apis import hub
 
-loaders.register()
-hub.register()
+def _asks_for_help(arguments: list[str]) -> bool:
+    """Whether this is the command line, asked for nothing that needs torch."""
+    command = osp.basename(arguments[0]) in ('deit-plugin', 'deit-plugin.exe', '-m') if arguments else False
+    return command and bool({'-h', '--help', '--version'}.intersection(arguments))
+
+
+if not _asks_for_help(sys.argv):
+    from . import registration
 
 __all__ = ['__version__']

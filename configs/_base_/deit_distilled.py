@@ -15,5 +15,5 @@ model = dict(
             alpha=0.5,
         ),
     ),
-    teacher=_base_.teacher,
+    teacher=_base_.pop('teacher'),
 )

@@ -13,5 +13,5 @@ model = dict(
             distill_on='cls',
         )
     ),
-    teacher=_base_.teacher,
+    teacher=_base_.pop('teacher'),
 )

@@ -1,7 +1,6 @@
 # The demo's data, schedule and runtime. The images are inside scikit-learn:
 # 1,437 to train and 360 to test, 8 x 8 pixels, here enlarged to 16 x 16.
-_base_ = ['mmpretrain::_base_/default_runtime.py']
-custom_imports = dict(imports=['deit_plugin'], allow_failed_imports=False)
+_base_ = ['runtime.py']
 
 data_preprocessor = dict(
     type='DeiTDataPreprocessor', num_classes=10, mean=[77.9] * 3, std=[95.9] * 3, to_rgb=False
@@ -47,17 +46,6 @@ optim_wrapper = dict(
         custom_keys={'.cls_token': dict(decay_mult=0.0), '.pos_embed': dict(decay_mult=0.0)},
     ),
 )
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=True, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, by_epoch=True, begin=5),
-]
+param_scheduler = [dict(type='DeiTLR', warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-5)]
 
-default_hooks = dict(
-    seed=dict(type='SeedHook'),
-    teacher_labels=dict(type='TeacherLabelsHook'),
-    logger=dict(type='LoggerHook', interval=10),
-    checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=1, save_best='auto'),
-    finite_loss=dict(type='FiniteLossHook'),
-    filled_model=dict(type='FilledModelHook'),
-)
-randomness = dict(seed=0)
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=1))

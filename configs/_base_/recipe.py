@@ -1,7 +1,6 @@
 # 300 epochs at a global batch of 1024 (arXiv 2012.12877, table 9, and
 # facebookresearch/deit at 7e160fe).
-_base_ = ['mmpretrain::_base_/default_runtime.py']
-custom_imports = dict(imports=['deit_plugin'], allow_failed_imports=False)
+_base_ = ['runtime.py']
 
 train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=1)
 val_cfg = dict()
@@ -25,15 +24,4 @@ optim_wrapper = dict(
 )
 param_scheduler = [dict(type='DeiTLR', warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-5)]
 
-# Every draw follows from the seed, the epoch or iteration, and the place in
-# it, on each GPU another (SeedHook): a run that is resumed repeats it.
-randomness = dict(seed=0)
-
-default_hooks = dict(
-    seed=dict(type='SeedHook'),
-    teacher_labels=dict(type='TeacherLabelsHook'),
-    checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=3, save_best='auto'),
-    finite_loss=dict(type='FiniteLossHook'),
-    filled_model=dict(type='FilledModelHook'),
-    global_batch=dict(type='GlobalBatchHook', batch_size=1024),
-)
+default_hooks = dict(global_batch=dict(type='GlobalBatchHook', batch_size=1024))

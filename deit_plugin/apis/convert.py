@@ -13,9 +13,11 @@ from safetensors.torch import save
 
 from ..checkpoints.atomic import write_whole
 from ..checkpoints.contents import check_weights, weights_of
-from ..checkpoints.names import FORMATS, Weights, from_mmpretrain, some, to_mmpretrain
+from ..checkpoints.formats import FORMATS
+from ..checkpoints.names import Weights, from_mmpretrain, to_mmpretrain
 from ..checkpoints.reading import DIGEST, digest
 from ..checkpoints.recorded import architecture, classes_of, config_of, meta_of, section
+from ..messages import some
 from ..models import DeiT
 from .transformers_config import PROCESSOR, model_config, processor_config
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import os.path as osp
 import sys
 import tempfile
@@ -19,9 +18,11 @@ from mmpretrain.apis.model import ModelHub
 from ..checkpoints.atomic import write_whole
 from ..checkpoints.contents import weights_of
 from ..checkpoints.names import to_mmpretrain
+from ..checkpoints.reading import file_in
 from ..engine import FilledModelHook
 from .hub import variants
 from .image_list import labels_of, leave_out_broken, list_images
+from .output import check_output
 
 METRICS = dict(top1='accuracy/top1', top5='accuracy/top5')
 _SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors', '.h5', '')
@@ -46,9 +47,11 @@ def evaluate(
             folder ``val``. The names of the classes' folders are ImageNet's
             (``n01440764``), some of them or all, or there are as many as the
             model has classes, which are then taken in their order.
-        weights (str, optional): A folder in which the weights lie, by the
-            published file names or as ``NAME.pth``, ``NAME.safetensors``,
-            ``NAME/`` and so on. If None they are downloaded.
+        weights (str, optional): A file, or a work folder for its best
+            checkpoint, of one variant; or a folder in which the weights lie,
+            by the published file names or as ``NAME.pth``,
+            ``NAME.safetensors``, ``NAME/`` and so on. If None they are
+            downloaded.
         batch_size (int): Defaults to 64.
         workers (int): Processes that read images. Defaults to 4.
         output (str, optional): A file for the results as JSON, written anew
@@ -70,11 +73,12 @@ def evaluate(
         ValueError: If a name is unknown or the folder holds no images.
     """
     if output:
-        output = osp.realpath(output)  # a link stays, its file is written
-        _check_output(output, force)
-    if weights and not osp.isdir(weights):
-        raise FileNotFoundError(f'--weights {weights!r} is not a folder')
+        output = check_output(output, force)
+    if weights and not osp.exists(weights):
+        raise FileNotFoundError(f'--weights {weights!r} is not there')
     names = list(names) or variants(published_weights=True)
+    if weights and osp.isfile(weights) and len(names) > 1:
+        raise ValueError(f'--weights {weights} is of one model: name one variant, not {len(names)}')
     if unknown := [n for n in names if n not in variants() and not osp.isfile(n)]:
         raise ValueError(
             f'{unknown} are no variants: choose from {", ".join(variants())}, or give a config (.py)'
@@ -95,21 +99,6 @@ def evaluate(
             write_whole(output, json.dumps(results, indent=2).encode())
     print(table(results))
     return results
-
-
-def _check_output(output: str, force: bool):
-    """Before hours of evaluation, not after."""
-    if osp.exists(output) and not osp.isfile(output):
-        raise FileExistsError(f'{output} is a folder or a device: name a file')
-    if osp.exists(output) and not force:
-        raise FileExistsError(f'{output} is there already: choose another name, or replace it with --force')
-    folder = osp.dirname(osp.abspath(output))
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(f'--json {output} cannot be written ({error}): choose another place') from error
 
 
 def table(results: Sequence[dict]) -> str:
@@ -157,10 +146,14 @@ def _weights_of(name: str, published: str | None, folder: str | None) -> str:
     candidates = [stem + suffix for suffix in _SUFFIXES]
     if published:
         candidates.insert(0, osp.basename(published))
+    if osp.isfile(folder):
+        return folder
     for candidate in candidates:
         if osp.exists(osp.join(folder, candidate)):
             return osp.join(folder, candidate)
-    raise FileNotFoundError(f'{folder} has none of {", ".join(candidates)}')
+    if osp.isfile(osp.join(folder, 'last_checkpoint')):
+        return file_in(folder)
+    raise FileNotFoundError(f'{folder} has none of {", ".join(candidates)}, and no training saved any there')
 
 
 def _evaluate_one(

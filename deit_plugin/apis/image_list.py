@@ -10,8 +10,8 @@ from multiprocessing.pool import ThreadPool
 from mmpretrain.datasets import CustomDataset
 from timm.data import ImageNetInfo
 
-from ..checkpoints.names import some
-from ..datasets.folders import broken_image
+from ..datasets.image_folder import broken_image
+from ..messages import some
 
 EXTENSIONS = signature(CustomDataset).parameters['extensions'].default
 

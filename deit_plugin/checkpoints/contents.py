@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 import torch
 from mmengine.logging import print_log
 
-from .names import some
+from ..messages import some
 
 # mmengine and timm, facebookresearch/deit.
 _WEIGHTS = ('state_dict', 'model')

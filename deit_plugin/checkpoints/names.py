@@ -6,15 +6,14 @@ and, for masked-image modelling, ``neck.decoder.0``.
 """
 
 import re
-import reprlib
 from collections.abc import Iterable, Sequence
 
 import torch
 from mmengine.logging import print_log
 
-Weights = dict[str, torch.Tensor]
+from ..messages import some
 
-FORMATS = ('facebook', 'timm', 'transformers', 'mmpretrain')
+Weights = dict[str, torch.Tensor]
 
 # A star is the number of a layer. timm has facebookresearch/deit's names.
 _LAYER = 'backbone.layers.*.'
@@ -148,7 +147,7 @@ def from_mmpretrain(state_dict: Weights, target: str) -> Weights:
 
     Args:
         state_dict (dict): Weights under mmpretrain's names.
-        target (str): One of :data:`FORMATS`.
+        target (str): One of ``formats.FORMATS``.
 
     Raises:
         ValueError: If there is no such name there; the decoder and the mask
@@ -233,18 +232,3 @@ def _fuse_qkv(state_dict: dict) -> Sequence[str]:
         else:
             alone += present
     return alone
-
-
-def some(names: Iterable, limit: int = 5) -> str:
-    """The first few names, and how many more there are."""
-    names = [str(name)[:100] for name in names]
-    shown = ', '.join(names[:limit]) or 'none'
-    more = len(names) - limit
-    return f'{shown} and {more} more' if more > 0 else shown
-
-
-def shown(value, limit: int = 80) -> str:
-    """A value from a file, which may be as long and as deep as it likes, for a message."""
-    short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, limit, limit, limit
-    return short.repr(value)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 import torch
 from mmengine.logging import HistoryBuffer
 
-from .names import shown
+from ..messages import shown
 from .safe_globals import STATISTICS, Dtype, no_bytes, reconstruct, refusal, scalar
 
 # Files are flat; nested ones are as deep or as large as they want whoever prints or copies them.

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import torch
 
-from .names import some
+from ..messages import some
 from .pickles import StandInUnpickler
 from .safe_globals import allow_mmengine_checkpoints
 

@@ -3,6 +3,7 @@
 What a file is shows in its content, not in its name.
 """
 
+import glob
 import hashlib
 import json
 import os.path as osp
@@ -12,7 +13,8 @@ from collections.abc import Callable, Mapping
 import torch
 from safetensors import safe_open
 
-from .names import Weights, some
+from ..messages import some
+from .names import Weights
 from .pytorch_file import check_pytorch, read_pytorch
 
 DIGEST = 'weights_sha256'  # in the metadata of what this package writes
@@ -28,22 +30,36 @@ FOLDER_FILES = (
 
 
 def file_in(path: str) -> str:
-    """The file to read: ``path`` itself, or the weights in a folder of transformers.
+    """The file to read: ``path`` itself, the weights in a folder of transformers, or in a work folder of
+    mmengine the best checkpoint, else the last.
 
     Raises:
         FileNotFoundError: If there is no such file, or none in the folder.
     """
     found = osp.expanduser(path)
     if osp.isdir(found):
-        names = [n for n in FOLDER_FILES if osp.isfile(osp.join(found, n))]
-        if not names:
+        files = [osp.join(found, name) for name in FOLDER_FILES]
+        files += sorted(glob.glob(osp.join(glob.escape(found), 'best_*.pth')), key=osp.getmtime, reverse=True)
+        files += _last_of(found)
+        files = [file for file in files if osp.isfile(file)]
+        if not files:
             raise FileNotFoundError(
-                f'{found} is a folder without weights: it has none of {", ".join(FOLDER_FILES)}'
+                f'{found} is a folder without weights: it has none of {", ".join(FOLDER_FILES)}, and no '
+                'training saved any there'
             )
-        return osp.join(found, names[0])
+        return files[0]
     if not osp.isfile(found):
         raise FileNotFoundError(f'There is no checkpoint {path!r} ({osp.abspath(found)})')
     return found
+
+
+def _last_of(folder: str) -> list[str]:
+    """The last checkpoint of a work folder, which may have been moved."""
+    try:
+        with open(osp.join(folder, 'last_checkpoint'), encoding='utf-8') as file:
+            return [osp.join(folder, osp.basename(file.read().strip()))]
+    except OSError:
+        return []
 
 
 def reader_of(path: str) -> Callable[[str], Weights] | None:

@@ -50,7 +50,12 @@ def without_code(checkpoint):
 
 def _value(node: ast.expr):
     if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'dict':
-        return {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
+        found = {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
+        for argument in node.args:  # keys that are no names stand in a literal
+            found.update(_value(argument))
+        return found
+    if isinstance(node, ast.Dict):
+        return {ast.literal_eval(k): _value(v) for k, v in zip(node.keys, node.values) if k is not None}
     if isinstance(node, (ast.List, ast.Tuple)):
         return [_value(item) for item in node.elts]
     return ast.literal_eval(node)

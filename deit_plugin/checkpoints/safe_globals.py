@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-from .names import shown
+from ..messages import shown
 
 _KINDS = 'biuf'  # bool, integers, floats
 _LARGEST = 8  # bytes; long doubles differ between machines

@@ -19,7 +19,7 @@ def load_strict(model: nn.Module, filename: str):
     Raises:
         ValueError: If a parameter is missing, has another shape, or is not of the model.
     """
-    weights = weights_of(CheckpointLoader.load_checkpoint(filename, 'cpu'), filename)
+    weights = weights_of(CheckpointLoader.load_checkpoint(filename, 'cpu', logger='silent'), filename)
     integers = {name for name, value in model.state_dict().items() if not value.is_floating_point()}
     weights = {re.sub(r'^module\.', '', str(name)): value for name, value in weights.items()}
     check_weights(weights, filename, integers)

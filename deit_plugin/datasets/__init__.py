@@ -1,6 +1,7 @@
 from .digits import Digits
-from .folders import ImageFolder, ImageNet1k
+from .image_folder import ImageFolder
 from .image_processor import DeiTImageProcessor
+from .imagenet import ImageNet1k
 from .samplers import RepeatedAugmentSampler
 from .transforms import LoadImage, LoadRandomResizedCrop, ReverseChannels
 

@@ -4,6 +4,7 @@ import hashlib
 import random
 import struct
 from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -105,9 +106,7 @@ def get_placed_items(dataset, own: Callable | None, indices: Sequence[int]) -> l
         own (Callable, optional): The ``__getitems__`` that it had before.
         indices (Sequence[int]): A plain ``int`` among them is fetched without seeding.
     """
-    python, numpy = random.getstate(), np.random.get_state()
-    state = torch.get_rng_state()
-    try:
+    with draws_put_back():
         if own is not None:
             _seed(indices[0])
             return own([int(index) for index in indices])
@@ -116,6 +115,15 @@ def get_placed_items(dataset, own: Callable | None, indices: Sequence[int]) -> l
             _seed(index)
             samples.append(dataset[int(index)])
         return samples
+
+
+@contextmanager
+def draws_put_back() -> Iterator[None]:
+    """Python's, numpy's and torch's generators on the CPU are afterwards as they were before."""
+    python, numpy = random.getstate(), np.random.get_state()
+    state = torch.get_rng_state()
+    try:
+        yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)

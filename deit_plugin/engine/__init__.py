@@ -2,6 +2,14 @@ from .hooks import *
 from .hooks import __all__ as _hooks
 from .loops import TeacherLabelLoop
 from .optimizers import GroupedOptimWrapperConstructor
+from .runner import DeiTRunner, FineTuneRunner
 from .schedulers import DeiTLR
 
-__all__ = ['DeiTLR', 'GroupedOptimWrapperConstructor', 'TeacherLabelLoop', *_hooks]
+__all__ = [
+    'DeiTLR',
+    'DeiTRunner',
+    'FineTuneRunner',
+    'GroupedOptimWrapperConstructor',
+    'TeacherLabelLoop',
+    *_hooks,
+]

@@ -2,10 +2,15 @@
 
 import torch
 import torch.nn as nn
+from mmengine.device import get_device
+from mmengine.logging import MMLogger, print_log
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIMIZERS
 from mmpretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
+from .utils import into_the_file
+
+_MIXED = ('cuda', 'npu', 'mlu', 'musa')  # as AmpOptimWrapper asserts
 _FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
 
@@ -23,6 +28,9 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     floating-point ones on CUDA or the CPU, unless the config says ``fused``,
     ``foreach`` or ``differentiable``.
 
+    Where mmengine has no mixed precision, as on the CPU, an ``AmpOptimWrapper`` becomes an ``OptimWrapper``,
+    and the log says so.
+
     A checkpoint of an optimizer whose groups are mmengine's cannot be resumed
     with these, nor the other way round: torch raises a ``ValueError``. Its
     weights can be loaded.
@@ -36,7 +44,16 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """Build the optimizer of a model, and its wrapper."""
         if self._can_fuse(model):
             self.optimizer_cfg = dict(self.optimizer_cfg, fused=True)
-        return super().__call__(model)
+        if self.optim_wrapper_cfg.get('type') == 'AmpOptimWrapper' and get_device() not in _MIXED:
+            print_log(f'Training in float32: there is no mixed precision on {get_device()}', logger='current')
+            self.optim_wrapper_cfg = {
+                k: v
+                for k, v in self.optim_wrapper_cfg.items()
+                if k not in ('dtype', 'loss_scale', 'use_fsdp')
+            }
+            self.optim_wrapper_cfg['type'] = 'OptimWrapper'
+        with into_the_file(MMLogger.get_current_instance()):  # a line for each option of a parameter
+            return super().__call__(model)
 
     def _can_fuse(self, model: nn.Module) -> bool:
         chosen = {'fused', 'foreach', 'differentiable'}

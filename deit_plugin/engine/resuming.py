@@ -11,7 +11,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapper
 
 from ..checkpoints.contents import check_weights
-from ..checkpoints.names import shown, some
+from ..messages import shown, some
 
 _LARGEST_SEED = 2**32
 

@@ -4,7 +4,7 @@ import logging
 
 import torch
 from mmengine.logging import print_log
-from mmpretrain.models import ClsHead, ImageClassifier
+from mmpretrain.models import ClsHead, DeiTClsHead, EfficientFormerClsHead, ImageClassifier, LeViTClsHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
@@ -19,6 +19,13 @@ _DISTILLED = (
     "`neck=dict(type='DistillationTokenNeck')` and "
     "`head=dict(type='DeiTDualHead')`"
 )
+
+
+def _has_two_classifiers(head) -> bool:
+    """Whether it is a head of mmpretrain with a second classifier, for a teacher."""
+    if isinstance(head, LeViTClsHead):
+        return head.distillation
+    return isinstance(head, DeiTClsHead) or isinstance(head, EfficientFormerClsHead) and head.dist
 
 
 @MODELS.register_module()
@@ -48,7 +55,7 @@ class DistilledClassifier(ImageClassifier):
 
     Raises:
         ValueError: If student, loss and teacher do not fit each other, as far
-            as their configs tell; what only their outputs tell is raised at
+            as their configs tell; their classes and outputs are compared at
             the first training step.
     """
 
@@ -110,13 +117,28 @@ class DistilledClassifier(ImageClassifier):
                 "DistillationLoss(distill_on='dist') needs a distillation head, but the head is "
                 f"{type(self.head).__name__}: use {_DISTILLED}, or distill_on='cls'"
             )
-        if self.teacher is not None and loss.mode != 'none':
-            own, other = self.head.num_classes, self.teacher.num_classes
-            if None not in (own, other) and own != other:
-                raise ValueError(
-                    f'The student has {own} classes and the teacher {other}: set `num_classes` of both '
-                    'to that of the data'
-                )
+        if not dual and _has_two_classifiers(self.head):
+            raise ValueError(
+                f'{type(self.head).__name__} trains the mean of its two classifiers, whatever '
+                f'{loss} says: use {_DISTILLED}, or a head with one classifier'
+            )
+
+    def check_teacher(self):
+        """Compare the classes of student and teacher, as far as the config of the teacher tells.
+
+        A training asks before its first step; evaluation has no teacher to ask.
+
+        Raises:
+            ValueError: If they differ.
+        """
+        if self.teacher is None or self.distillation.mode == 'none':
+            return
+        own, other = self.head.num_classes, self.teacher.num_classes
+        if None not in (own, other) and own != other:
+            raise ValueError(
+                f'The student has {own} classes and the teacher {other}: set `num_classes` of both to that '
+                'of the data'
+            )
 
     def loss(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> dict[str, torch.Tensor]:
         """The losses of a batch.
@@ -131,6 +153,7 @@ class DistilledClassifier(ImageClassifier):
         """
         feats = self.extract_feat(inputs)
         answer = {}
+        self.check_teacher()
         if self.teacher is not None and self.distillation.mode != 'none':
             # Recorded are the answers of the training alone.
             ask = (self.training and self.teacher_labels) or self.teacher

@@ -95,9 +95,10 @@ class DistillationLoss(nn.Module):
 
         Returns:
             dict[str, torch.Tensor]: ``loss_cls`` and, unless ``mode`` is ``'none'``, ``loss_distill``,
-            weighted, so that their sum is the loss; with it ``teacher_acc`` and ``teacher_agreement``:
-            on how many of the images, in percent, the teacher is right (its first class is the heaviest
-            label) and agrees with the student (the mean of both logits).
+            weighted, so that their sum is the loss; with it, in percent of the images, ``cls_acc``,
+            ``dist_acc`` and ``teacher_acc``: where the class logits, the distillation logits and the
+            teacher are right (the label is the heaviest one); and ``teacher_agreement``: where teacher and
+            student (the mean of both logits) agree.
 
         Raises:
             ValueError: If the teacher's logits are missing or of another shape, or if there are no
@@ -118,7 +119,7 @@ class DistillationLoss(nn.Module):
         return dict(
             loss_cls=(1 - self.alpha) * loss_cls,
             loss_distill=self.alpha * self._distill(_full(student), teacher),
-            **_compare(cls if dist is None else cls + dist, target, first_class(teacher)),
+            **_compare(cls, dist, target, first_class(teacher)),
         )
 
     def _check_teacher(self, teacher: Answer | None, student: torch.Tensor) -> Answer:
@@ -173,12 +174,18 @@ class DistillationLoss(nn.Module):
 
 
 @torch.no_grad()
-def _compare(student: torch.Tensor, target: torch.Tensor, choice: torch.Tensor) -> dict[str, torch.Tensor]:
+def _compare(
+    cls: torch.Tensor, dist: torch.Tensor | None, target: torch.Tensor, choice: torch.Tensor
+) -> dict[str, torch.Tensor]:
     label = target.argmax(dim=1) if target.ndim == 2 else target
-    return dict(
-        teacher_acc=100 * (choice == label).float().mean(),
-        teacher_agreement=100 * (choice == student.argmax(dim=1)).float().mean(),
+    student = cls if dist is None else cls + dist
+    pairs = dict(
+        cls_acc=(cls.argmax(dim=1), label),
+        dist_acc=None if dist is None else (dist.argmax(dim=1), label),
+        teacher_acc=(choice, label),
+        teacher_agreement=(choice, student.argmax(dim=1)),
     )
+    return {name: 100 * (p[0] == p[1]).float().mean() for name, p in pairs.items() if p is not None}
 
 
 def first_class(teacher: Answer) -> torch.Tensor:

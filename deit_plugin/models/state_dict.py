@@ -6,8 +6,9 @@ import torch
 from mmengine.logging import print_log
 
 from ..checkpoints.contents import check_weights, weights_of
-from ..checkpoints.names import some, to_mmpretrain
+from ..checkpoints.names import to_mmpretrain
 from ..checkpoints.pos_embed import fit_pos_embed
+from ..messages import some
 
 _LEFT_OUT = dict(
     mask_token=' is left out: only MaskedDeiT has one',

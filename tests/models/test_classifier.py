@@ -46,7 +46,8 @@ def test_teacher_sees_the_students_tensor_after_mixing(distilled_cfg):
     pixels = batch['inputs'].float()
     assert seen['teacher'] is seen['student']  # not even a copy
     assert not torch.allclose(seen['student'], (pixels - 120) / 60)  # mixed
-    assert set(losses) == {'loss_cls', 'loss_distill', 'teacher_acc', 'teacher_agreement'}
+    accuracies = {'cls_acc', 'dist_acc', 'teacher_acc', 'teacher_agreement'}
+    assert set(losses) == {'loss_cls', 'loss_distill', *accuracies}
 
 
 def test_losses_are_those_of_the_parts(distilled_cfg):
@@ -306,6 +307,26 @@ def test_trains_without_any_distillation(distilled_cfg):
     assert set(step(build(distilled_cfg), make_batch())) == {'loss'}
 
 
+def test_a_teacher_of_other_classes_is_asked_in_training_alone(distilled_cfg):
+    """Evaluation, prediction and export work with any number of classes."""
+    distilled_cfg['teacher'] = teacher_cfg(num_classes=7)
+    model, batch = build(distilled_cfg), make_batch()
+    with pytest.raises(ValueError, match='student has 5 classes and the teacher 7'):
+        step(model, batch)
+    assert model.eval()(torch.rand(2, 3, 32, 32), mode='tensor').shape == (2, 5)
+
+
+@pytest.mark.parametrize('head', ['DeiTClsHead', 'EfficientFormerClsHead', 'LeViTClsHead'])
+def test_a_head_of_two_classifiers_does_not_train_its_mean_unseen(head, distilled_cfg):
+    loss = dict(type='DistillationLoss', distill_on='cls')
+    distilled_cfg.update(neck=None, head=dict(type=head, num_classes=5, in_channels=32, loss=loss))
+    with pytest.raises(ValueError, match=f'{head} trains the mean of its two classifiers'):
+        build(distilled_cfg)
+    if head != 'DeiTClsHead':
+        distilled_cfg['head']['distillation'] = False
+        build(distilled_cfg)
+
+
 @pytest.mark.parametrize(
     'change, message',
     [
@@ -322,7 +343,6 @@ def test_trains_without_any_distillation(distilled_cfg):
             'the head is VisionTransformerClsHead',
         ),
         (dict(head=PLAIN), 'head.loss is CrossEntropyLoss, which asks none'),
-        (dict(teacher=teacher_cfg(num_classes=7)), 'student has 5 classes and the teacher 7'),
         (dict(teacher='regnety_160'), "config of a classifier.*'regnety_160'"),
     ],
 )

@@ -94,7 +94,11 @@ def test_formula(logits, targets, mode, tau, reduction, token):
     extra, extra_grad = distill_formula(student.detach().numpy(), teacher.numpy(), mode, tau, count)
 
     losses = loss((cls, dist) if token == 'dist' else cls, target, teacher)
-    assert set(losses) == {'loss_cls', 'loss_distill', 'teacher_acc', 'teacher_agreement'}
+    accuracies = dict(cls_acc=cls, dist_acc=dist) if token == 'dist' else dict(cls_acc=cls)
+    assert set(losses) == {'loss_cls', 'loss_distill', 'teacher_acc', 'teacher_agreement', *accuracies}
+    for name, own in accuracies.items():
+        right = own.argmax(1).numpy() == y.argmax(1)
+        assert losses[name] == 100 * right.mean().astype('float32')
     choice = teacher.argmax(1)
     assert losses['teacher_acc'] == 100 * (choice.numpy() == y.argmax(1)).mean().astype('float32')
     mean = cls + dist if token == 'dist' else cls

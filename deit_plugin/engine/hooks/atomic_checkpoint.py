@@ -16,6 +16,7 @@ from mmpretrain.registry import HOOKS
 
 from ...checkpoints.atomic import write_whole
 from ...checkpoints.reading import DIGEST, digest
+from ..utils import into_the_file
 from ..work_folder import WorkFolder, remove_partial
 
 
@@ -138,7 +139,8 @@ class AtomicCheckpointHook(CheckpointHook):
         """Find the folder, remove what a killed write left there, and repeat a validation that a kill may
         have cost."""
         self._distrust(runner.message_hub.runtime_info, runner.work_dir)
-        super().before_train(runner)
+        with into_the_file(runner.logger):  # mmengine warns of what it calls itself
+            super().before_train(runner)
         last = runner.message_hub.runtime_info.get('last_ckpt')
         if self._is_own(last):  # so that a new best is recorded at once
             self.last_ckpt = last

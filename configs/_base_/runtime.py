@@ -1,0 +1,26 @@
+# What every training of this package runs with.
+_base_ = ['mmpretrain::_base_/default_runtime.py']
+custom_imports = dict(imports=['deit_plugin'], allow_failed_imports=False)
+runner_type = 'mmpretrain.DeiTRunner'
+
+default_hooks = dict(
+    setup=dict(type='SetupHook'),
+    seed=dict(type='SeedHook'),
+    teacher_labels=dict(type='TeacherLabelsHook'),
+    checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=3, save_best='auto'),
+    finite_loss=dict(type='FiniteLossHook'),
+    filled_model=dict(type='FilledModelHook'),
+    curves=dict(type='CurvesHook'),
+)
+
+# Every draw follows from the seed, the epoch or iteration, and the place in it, on each GPU another
+# (SeedHook): a run that is resumed repeats it.
+randomness = dict(seed=0)
+
+# In the log, the mean of the last ten iterations, as for the losses.
+log_processor = dict(
+    custom_cfg=[
+        dict(data_src=name, method_name='mean', window_size=10)
+        for name in ('cls_acc', 'dist_acc', 'teacher_acc', 'teacher_agreement')
+    ]
+)

@@ -1,0 +1,3 @@
+"""The libraries whose checkpoints are written."""
+
+FORMATS = ('facebook', 'timm', 'transformers', 'mmpretrain')

@@ -1,0 +1,33 @@
+"""Compare the published and the measured accuracy of variants on a folder of images."""
+
+
+def add_arguments(parser):
+    """Of the command."""
+    parser.add_argument(
+        'names',
+        nargs='*',
+        metavar='NAME',
+        help='variants, or paths of configs; without one all variants whose weights are published',
+    )
+    parser.add_argument(
+        '--data', required=True, help='a folder with `val/`, or with one folder of images for each class'
+    )
+    parser.add_argument(
+        '--weights',
+        help='of one variant a file or a work folder; or a folder with the weights of each, by the published '
+        'file names or as NAME.pth, NAME.safetensors, NAME/ ...; without it they are downloaded',
+    )
+    parser.add_argument('--batch-size', type=int, default=64, help='images at once')
+    parser.add_argument('--workers', type=int, default=4, help='processes that read images')
+    parser.add_argument('--json', dest='output', metavar='FILE', help='for the results')
+    parser.add_argument('--force', action='store_true', help='replace that file')
+    parser.add_argument(
+        '--skip-broken', action='store_true', help='look for broken images first, and leave them out'
+    )
+
+
+def run(**options) -> int:
+    """Evaluate; 1 if a variant failed."""
+    from ..apis.evaluate import evaluate
+
+    return 1 if any('error' in result for result in evaluate(**options)) else 0

@@ -1,0 +1,194 @@
+"""What is trained on what: checked and said before the first iteration."""
+
+from collections.abc import Iterator
+from numbers import Integral
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.optim import LinearParamScheduler
+from mmengine.runner import BaseLoop
+from mmpretrain.models import TimmClassifier
+from mmpretrain.registry import HOOKS
+
+from ...datasets.seeded import draws_put_back
+from ...messages import some
+from ...models import DeiT, DistilledClassifier
+from ..loops import TeacherLabelLoop
+from ..schedulers import DeiTLR
+from ..utils import unwrap
+
+
+@HOOKS.register_module()
+class SetupHook(Hook):
+    """Refuses a training whose parts do not fit each other, or that would learn nothing; else says what is
+    trained.
+
+    Compared are the classes of data, model, preprocessor, teacher and metric; the channels and the size of
+    an image with what the backbone is made for; the width of the backbone with that of the head; and the
+    accumulation and the warm-up with the length of the training.
+    """
+
+    priority = 'HIGH'  # after GlobalBatchHook has set the accumulation
+
+    def before_run(self, runner) -> None:
+        """Check the parts.
+
+        Raises:
+            ValueError: If something does not fit; the options to set are named.
+        """
+        loop = runner._train_loop
+        if not isinstance(loop, BaseLoop) or isinstance(loop, TeacherLabelLoop):
+            return  # nothing is trained
+        model = unwrap(runner.model)
+        if problems := [*_of_classes(runner, model), *_of_image(runner, model), *_of_length(runner, model)]:
+            raise ValueError('Training does not start:\n- ' + '\n- '.join(problems))
+        if isinstance(model, DistilledClassifier):
+            model.check_teacher()
+
+    def before_train(self, runner) -> None:
+        """Say what is trained on what."""
+        for line in _summary(runner, unwrap(runner.model)):
+            runner.logger.info(line)
+
+
+def num_classes_of(model) -> int | None:
+    """Of a classifier of mmpretrain; None for other models."""
+    if isinstance(model, TimmClassifier):
+        return getattr(model.model, 'num_classes', None)
+    return getattr(getattr(model, 'head', None), 'num_classes', None)
+
+
+def _datasets(runner) -> Iterator[tuple[str, object]]:
+    yield 'train_dataloader', runner.train_dataloader.dataset
+    if runner.val_loop is not None:
+        yield 'val_dataloader', runner.val_dataloader.dataset
+
+
+def _of_classes(runner, model) -> Iterator[str]:
+    number = num_classes_of(model)
+    if number is None:
+        return
+    head = 'model.num_classes' if isinstance(model, TimmClassifier) else 'model.head.num_classes'
+    for loader, dataset in _datasets(runner):
+        classes = getattr(dataset, 'metainfo', {}).get('classes')
+        if classes is not None and len(classes) != number:
+            yield (
+                f'the data have {len(classes)} classes ({loader}: {some(classes)}), the model {number}: set '
+                f'`{head}={len(classes)}`, and `data_preprocessor.num_classes` likewise'
+            )
+        elif (largest := _largest_label(dataset)) >= number:
+            yield f'{loader} has the label {largest}, the model {number} classes: set `{head}={largest + 1}`'
+    preprocessor = model.data_preprocessor
+    one_hot = getattr(preprocessor, 'batch_augments', None) is not None
+    if one_hot and preprocessor.num_classes != number:
+        yield (
+            f'the data_preprocessor has {preprocessor.num_classes} classes, the model {number}: set '
+            f'`data_preprocessor.num_classes={number}`'
+        )
+    for metric in runner.val_loop.evaluator.metrics if runner.val_loop is not None else ():
+        topk = max(getattr(metric, 'topk', None) or (1,))
+        if topk > number:
+            yield (
+                f'top-{topk} is asked for, of {number} classes: set `val_evaluator.topk="(1,)"` and '
+                '`test_evaluator.topk="(1,)"`'
+            )
+
+
+def _largest_label(dataset) -> int:
+    """Of about a thousand images; -1 where there are no single labels."""
+    if not hasattr(dataset, 'get_data_info') or not len(dataset):
+        return -1
+    some_images = range(0, len(dataset), max(1, len(dataset) // 1000))
+    labels = [dataset.get_data_info(i).get('gt_label') for i in some_images]
+    return max((int(label) for label in labels if isinstance(label, Integral)), default=-1)
+
+
+def _of_image(runner, model) -> Iterator[str]:
+    backbone, head = getattr(model, 'backbone', None), getattr(model, 'head', None)
+    width, expected = getattr(backbone, 'embed_dims', None), getattr(head, 'in_channels', None)
+    if isinstance(backbone, DeiT) and isinstance(expected, int) and width != expected:
+        yield (
+            f'the backbone gives {width} channels, the head takes {expected}: set '
+            f'`model.head.in_channels={width}`'
+        )
+    dataset = runner.train_dataloader.dataset
+    if not isinstance(backbone, DeiT) or not len(dataset):
+        return
+    with draws_put_back():
+        sample = dataset[0]
+    image = sample.get('inputs') if isinstance(sample, dict) else None
+    if not isinstance(image, torch.Tensor) or image.ndim != 3:
+        return
+    channels, size = backbone.patch_embed.projection.in_channels, tuple(backbone.img_size)
+    if len(image) != channels:
+        yield (
+            f'an image has {len(image)} channels, the backbone takes {channels}: set '
+            f'`model.backbone.in_channels={len(image)}`, or load images with {channels}'
+        )
+    if tuple(image.shape[1:]) != size:
+        yield (
+            f'an image is {tuple(image.shape[1:])} (height, width) after the pipeline, the position '
+            f'embeddings are of {size}: set `model.backbone.img_size` and the crop of '
+            '`train_dataloader.dataset.pipeline` to the same size'
+        )
+
+
+def _of_length(runner, model) -> Iterator[str]:
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        yield 'all parameters are frozen, so nothing would be learnt: set `model.backbone.frozen_stages`'
+    length, count = len(runner.train_dataloader), runner.optim_wrapper._accumulative_counts
+    if count > length:
+        images = length * runner.train_dataloader.batch_size * get_world_size()
+        yield (
+            f'gradients of {count} iterations are accumulated and an epoch has {length}, so next to nothing '
+            f'would be learnt: set `default_hooks.global_batch.batch_size` to {images} or less, and '
+            '`optim_wrapper.optimizer.lr` in proportion'
+        )
+    schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
+    for scheduler in schedulers:
+        whole = runner.max_epochs if scheduler.by_epoch else runner.max_iters
+        if (warmup := _warmup(scheduler)) >= whole:
+            option = 'warmup_epochs' if isinstance(scheduler, DeiTLR) else 'end'
+            unit = 'epochs' if scheduler.by_epoch else 'iterations'
+            yield (
+                f'the warm-up of {warmup} {unit} is as long as the training of {whole}, so next to nothing '
+                f'would be learnt: set `param_scheduler.0.{option}` lower, or `train_cfg.max_epochs` higher'
+            )
+
+
+def _warmup(scheduler) -> int:
+    if isinstance(scheduler, DeiTLR):
+        return scheduler.warmup_epochs
+    first = isinstance(scheduler, LinearParamScheduler) and scheduler.begin == 0
+    return scheduler.end if first else 0
+
+
+def _summary(runner, model) -> Iterator[str]:
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    whole = sum(p.numel() for p in model.parameters())
+    share = '' if trained == whole else f', of which {trained / 1e6:.2f}M are trained'
+    backbone = getattr(model, 'backbone', getattr(model, 'model', model))
+    name = f'{type(model).__name__} with {type(backbone).__name__}'
+    yield f'Model: {name}, {whole / 1e6:.2f}M parameters{share}'
+    number, datasets = num_classes_of(model), dict(_datasets(runner))
+    images = f'{len(datasets["train_dataloader"])} images to train'
+    if 'val_dataloader' in datasets:
+        images += f', {len(datasets["val_dataloader"])} to validate'
+    classes = getattr(datasets['train_dataloader'], 'metainfo', {}).get('classes') or ()
+    named = f' ({some(classes)})' if classes else ''
+    yield f'Data: {images}' + (f', {number} classes{named}' if number else '')
+    if isinstance(model, DistilledClassifier) and model.teacher is not None:
+        cfg = model.teacher.cfg
+        name = cfg.get('model_name', cfg['type'])
+        weights = cfg.get('checkpoint') or 'its config'
+        yield f'Teacher: {name}, weights from {weights}; {model.distillation.mode} distillation'
+    loop, wrapper = runner.train_loop, runner.optim_wrapper
+    rates = [group['lr'] for group in wrapper.param_groups]
+    yield (
+        f'Training: {loop.max_epochs} epochs of {len(runner.train_dataloader)} iterations, '
+        f'{type(wrapper.optimizer).__name__}, seed {runner.seed}, on {next(model.parameters()).device}, '
+        f'now at a rate of {max(rates):.3g}'
+    )
+    if runner.iter:
+        yield f'It goes on after {runner.epoch} epochs, {runner.iter} iterations'

@@ -1,0 +1,193 @@
+"""A config for one's own images: what follows from the data."""
+
+import math
+import os
+import os.path as osp
+
+from mmengine.config import Config, ConfigDict
+from mmpretrain.registry import DATASETS
+
+from ..datasets.image_folder import ImageFolder
+from ..messages import some
+from ..models import DeiT
+from .teacher_configs import named_classifier, recorded_classifier
+
+VAL_NAMES = ('val', 'valid', 'validation', 'test')
+LARGEST_BATCH = 64
+EPOCHS, STEPS = 30, 500  # at least, both
+
+
+def complete(cfg: Config) -> list[str]:
+    """Fill in, in place, what a config for one's own images leaves to the data.
+
+    The settings are those of ``configs/finetune/_base_/folder.py``.
+
+    Args:
+        cfg (Config): The config.
+
+    Returns:
+        list[str]: What follows from the data, for the log.
+
+    Raises:
+        FileNotFoundError: If there are no such images.
+        ValueError: If they do not fit each other, or are too few.
+    """
+    train, val = _data(cfg)
+    classes = list(train.metainfo['classes'])
+    _check_data(train, val, classes, cfg.data_root)
+    _complete_classes(cfg, classes)
+    _complete_model(cfg, classes)
+    _complete_sizes(cfg)
+    batch, rate = _complete_schedule(cfg, len(train))
+    counts = [0] * len(classes)
+    for i in range(len(train)):
+        counts[train.get_data_info(i)['gt_label']] += 1
+    of_each = some([f'{name} {count}' for name, count in zip(classes, counts)])
+    return [
+        f'Own images in {cfg.data_root}: {len(train)} to train ({of_each}), {len(val)} to validate',
+        f'From them follow {len(classes)} classes, top-{max(cfg.val_evaluator.topk)}, a batch of {batch} and '
+        f'a rate of {rate:.3g} for {cfg.train_cfg.max_epochs} epochs; images of {cfg.image_size} x '
+        f'{cfg.image_size}',
+    ]
+
+
+def _data(cfg: Config) -> tuple[ImageFolder, ImageFolder]:
+    """The data sets of training and validation, without pipelines."""
+    root = cfg.data_root
+    if '://' not in root and not osp.isdir(root):
+        raise FileNotFoundError(f'data_root={root!r} ({osp.abspath(root)}) is not a folder')
+    common = dict(type='ImageFolder', data_root=root, pipeline=[])
+    if cfg.get('classes'):
+        common['metainfo'] = dict(classes=list(cfg.classes))
+    held_out = dict(val_fraction=cfg.val_fraction)
+    if cfg.get('train_list'):
+        train = dict(common, ann_file=cfg.train_list, split='train', **held_out)
+        val = dict(train, split='val')
+        if cfg.get('val_list'):
+            train.pop('split')
+            val = dict(common, ann_file=cfg.val_list)
+    elif osp.isdir(osp.join(root, 'train')):
+        train = dict(common, data_prefix='train')
+        found = next((name for name in VAL_NAMES if osp.isdir(osp.join(root, name))), None)
+        if found is None:
+            train.update(split='train', **held_out)
+            val = dict(train, split='val')
+        else:
+            val = dict(common, data_prefix=found)
+    else:
+        train = dict(common, split='train', **held_out)
+        val = dict(common, split='val', **held_out)
+    built = DATASETS.build(train)
+    val['metainfo'] = dict(classes=list(built.metainfo['classes']))
+    cfg.train_dataloader.dataset.update(train, pipeline=cfg.train_dataloader.dataset.pipeline)
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        loader.dataset.update(val, pipeline=loader.dataset.pipeline)
+    return built, DATASETS.build(val)
+
+
+def _check_data(train: ImageFolder, val: ImageFolder, classes: list[str], root: str):
+    if len(classes) < 2:
+        raise ValueError(
+            f'{root} has one class, {classes[0]!r}, so nothing could be learnt: there must be a folder of '
+            'images for each class'
+        )
+    seen = {train.get_data_info(i)['gt_label'] for i in range(len(train))}
+    if missing := [name for i, name in enumerate(classes) if i not in seen]:
+        raise ValueError(f'{root} has no images to train of {some(missing)}: add some, or remove the class')
+    if not len(val):
+        raise ValueError(f'{root} has no images to validate with: add some, or raise val_fraction')
+
+
+def _complete_classes(cfg: Config, classes: list[str]):
+    cfg.train_dataloader.dataset.metainfo = dict(classes=classes)
+    topk = (1, 5) if len(classes) > 5 else (1,)
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        evaluator.topk = topk
+    cfg.data_preprocessor.num_classes = len(classes)
+
+
+def _complete_model(cfg: Config, classes: list[str]):
+    teacher = _teacher(cfg, classes)
+    if 'model' not in cfg:  # the teacher itself is trained
+        if teacher is None:
+            raise ValueError('There is nothing to train: set `teacher` to a classifier, such as resnet50')
+        published = teacher.pop('published', None)
+        cfg.load_from = cfg.get('load_from') or published
+        cfg.data_preprocessor.update(teacher.pop('data_preprocessor', {}))
+        cfg.model = teacher
+        return
+    model = cfg.model
+    model.head.num_classes = len(classes)
+    if model.backbone.type.endswith('DeiT') and isinstance(model.backbone.arch, str):
+        model.head.in_channels = DeiT.arch_zoo[model.backbone.arch]['embed_dims']
+    model.pop('teacher', None)
+    if teacher is None:
+        if model.head.get('loss', {}).get('type') == 'DistillationLoss':
+            model.head.loss = model.head.loss.base_loss  # of the mean of both heads
+        return
+    if model.type != 'DistilledClassifier':
+        raise ValueError(f'A {model.type} has no teacher: take the config of a distilled variant')
+    if not teacher.get('checkpoint'):
+        raise ValueError(
+            f'teacher={cfg.teacher!r} has no weights for these {len(classes)} classes: train it first '
+            '(configs/finetune/teacher_folder.py), and set teacher_checkpoint to its work folder'
+        )
+    model.teacher = teacher
+
+
+def _teacher(cfg: Config, classes: list[str]) -> ConfigDict | None:
+    """The config of the teacher, with ``checkpoint`` where there is one to load."""
+    path, name = cfg.get('teacher_checkpoint'), cfg.get('teacher')
+    if path is None and name is None:
+        return None
+    if path is None:
+        pretrained = 'model' not in cfg and cfg.get('pretrained', True) and not cfg.get('load_from')
+        return ConfigDict(named_classifier(name, len(classes), cfg.image_size, pretrained))
+    if name is None:
+        found, known = recorded_classifier(path)
+        if known and known != classes:
+            raise ValueError(
+                f'The teacher in {path} knows the classes {some(known)}, the data have {some(classes)}: '
+                'train it on these data, with the same names in the same order'
+            )
+    else:
+        found = named_classifier(name, len(classes), cfg.image_size, pretrained=False)
+    return ConfigDict(found, checkpoint=path)
+
+
+def _complete_sizes(cfg: Config):
+    size = cfg.image_size
+    if type(size) is not int or size < 1:
+        raise ValueError(f'image_size={size!r} must be a number of pixels')
+    if 'backbone' in cfg.model and cfg.model.backbone.type.endswith('DeiT'):
+        cfg.model.backbone.img_size = size
+    for step in cfg.train_dataloader.dataset.pipeline:
+        if step.type == 'LoadRandomResizedCrop':
+            step.scale = size
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        for step in loader.dataset.pipeline:
+            if step.type == 'ResizeEdge':  # 256 for 224, 438 for 384, as the reference has it
+                step.scale = int(size / 0.875)
+            elif step.type == 'CenterCrop':
+                step.crop_size = size
+
+
+def _complete_schedule(cfg: Config, images: int) -> tuple[int, float]:
+    """Batch over all processes, and learning rate."""
+    processes = 1
+    if cfg.get('launcher', 'none') != 'none':
+        processes = int(os.environ.get('WORLD_SIZE') or os.environ.get('SLURM_NTASKS') or 1)
+    loader, optimizer = cfg.train_dataloader, cfg.optim_wrapper.optimizer
+    if loader.batch_size is None:
+        tenth = 2 ** int(math.log2(max(images / 10, 8)))
+        loader.batch_size = max(1, min(tenth, LARGEST_BATCH, images) // processes)
+    batch = loader.batch_size * processes
+    if optimizer.lr is None:  # DeiT's rule; below 64 images by the square root
+        share = batch / 64
+        optimizer.lr = 5e-4 * 64 / 512 * (share if share > 1 else math.sqrt(share))
+    if cfg.train_cfg.max_epochs is None:
+        cfg.train_cfg.max_epochs = max(EPOCHS, math.ceil(STEPS * batch / images))
+    hook = cfg.default_hooks.get('global_batch')
+    if hook is not None and hook.batch_size is None:
+        hook.batch_size = batch
+    return batch, optimizer.lr

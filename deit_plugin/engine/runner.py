@@ -1,0 +1,95 @@
+"""mmengine's runner with a short start and a way back."""
+
+import copy
+import os.path as osp
+import shlex
+import sys
+from contextlib import ExitStack
+
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+from mmpretrain.registry import RUNNERS
+
+from .own_images import complete
+from .utils import into_the_file
+
+
+@RUNNERS.register_module()
+class DeiTRunner(Runner):
+    """mmengine's ``Runner`` for whoever sits at a terminal.
+
+    Environment, config and the order of the hooks go into the log file alone; :class:`SetupHook` says in a
+    few lines what is trained on what. A training that is interrupted by Ctrl-C ends with the command that
+    goes on.
+    """
+
+    def __init__(self, *args, **kwargs):
+        with ExitStack() as self._start:
+            super().__init__(*args, **kwargs)
+        self.logger.info(f'The log is in {self.log_dir}, the config in {self.work_dir}')
+
+    def build_logger(self, *args, **kwargs):
+        """As the parent's; what it logs until it is built, some 300 lines, is for the file."""
+        logger = super().build_logger(*args, **kwargs)
+        self._start.enter_context(into_the_file(logger))
+        return logger
+
+    def register_default_hooks(self, hooks=None):
+        """As the parent's, which takes None, for no such hook, only where the name is one of its own."""
+        own = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+        hooks = {n: hook for n, hook in (hooks or {}).items() if hook is not None or n in own}
+        super().register_default_hooks(hooks)
+
+    @staticmethod
+    def build_dataloader(dataloader, *args, **kwargs):
+        """As the parent's, without pinned memory where there is no device: torch warns at each epoch."""
+        if isinstance(dataloader, dict) and dataloader.get('pin_memory') and get_device() == 'cpu':
+            dataloader = dict(dataloader, pin_memory=False)
+        return Runner.build_dataloader(dataloader, *args, **kwargs)
+
+    def train(self):
+        """Train, or go on.
+
+        Raises:
+            SystemExit: If the training is interrupted. The message says how to go on.
+        """
+        try:
+            return super().train()
+        except KeyboardInterrupt:
+            raise SystemExit(self._how_to_go_on() if is_main_process() else 1) from None
+
+    def _how_to_go_on(self) -> str:
+        last = osp.join(self.work_dir, 'last_checkpoint')
+        if not osp.isfile(last):
+            return 'Interrupted before the first checkpoint.'
+        with open(last, encoding='utf-8') as file:
+            last = file.read()
+        arguments = [a for a in sys.argv[1:] if not a.startswith(('--local_rank', '--local-rank'))]
+        if osp.basename(sys.argv[0]) == 'train.py' and 'mmpretrain' in sys.argv[0]:
+            if '--resume' not in arguments:
+                arguments.append('--resume')
+            command = shlex.join(['mim', 'train', 'mmpretrain', *arguments])
+        else:
+            command = 'the same run with `resume=True`'
+        return f'Interrupted in epoch {self.epoch + 1}. {last} is kept. To go on: {command}'
+
+
+@RUNNERS.register_module()
+class FineTuneRunner(DeiTRunner):
+    """A :class:`DeiTRunner` for one's own images: what its config leaves open follows from the data.
+
+    See ``configs/finetune/_base_/folder.py`` for the settings. The config that is written into the work
+    folder has all of it in place, and runs as it stands.
+    """
+
+    @classmethod
+    def from_cfg(cls, cfg):
+        """Complete a config, then build the runner."""
+        cfg = copy.deepcopy(cfg)
+        found = complete(cfg)
+        cfg.runner_type = 'mmpretrain.DeiTRunner'
+        runner = super().from_cfg(cfg)
+        for line in found:
+            runner.logger.info(line)
+        return runner

@@ -1,0 +1,94 @@
+"""The configs of teachers, by a name or from a checkpoint."""
+
+import difflib
+
+import timm
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
+from mmpretrain.apis.model import ModelHub
+
+from ..checkpoints.contents import weights_of
+from ..checkpoints.recorded import config_of, meta_of
+from ..messages import some
+from ..models.recorded import recorded_model
+
+
+def named_classifier(name: str | dict, num_classes: int, image_size: int, pretrained: bool) -> dict:
+    """The config of a classifier.
+
+    Args:
+        name (str | dict): Of a timm model or of one in mmpretrain's hub, the path of a config (``.py``), or
+            the config of the model itself.
+        num_classes (int): Which it gets.
+        image_size (int): Of its images, for timm models that are made for one size.
+        pretrained (bool): Whether it is to start from its published weights.
+
+    Returns:
+        dict: With ``data_preprocessor``: ``mean``, ``std`` and perhaps ``to_rgb``; and with ``published``,
+        the address of weights to start from, if ``pretrained`` and the hub names one.
+
+    Raises:
+        ValueError: If there is no such classifier.
+    """
+    if isinstance(name, dict):
+        return _with_classes(dict(name), num_classes)
+    if name.endswith('.py'):
+        cfg = Config.fromfile(name)
+        return _with_classes(_model_of(cfg), num_classes)
+    if timm.models.is_model(name):
+        return _of_timm(name, num_classes, image_size, pretrained)
+    if name not in ModelHub._models_dict:
+        known = [*timm.list_models(), *ModelHub._models_dict]
+        close = difflib.get_close_matches(name, known)
+        raise ValueError(
+            f"teacher={name!r} is neither a model of timm nor one in mmpretrain's hub. Close: {some(close)}"
+        )
+    info = ModelHub.get(name)
+    model = _with_classes(_model_of(info.config), num_classes)
+    return dict(model, published=info.weights) if pretrained else model
+
+
+def _of_timm(name: str, num_classes: int, image_size: int, pretrained: bool) -> dict:
+    own = timm.get_pretrained_cfg(name)
+    model = dict(
+        type='TimmClassifier',
+        model_name=name,
+        num_classes=num_classes,
+        pretrained=pretrained,
+        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),
+        data_preprocessor=dict(mean=[255 * v for v in own.mean], std=[255 * v for v in own.std], to_rgb=True),
+    )
+    if own.fixed_input_size and own.input_size[-1] != image_size:
+        model['img_size'] = image_size
+    return model
+
+
+def _model_of(cfg: Config) -> dict:
+    model = cfg.model.to_dict()
+    model.setdefault('data_preprocessor', dict(cfg.get('data_preprocessor') or {}))
+    for other in ('type', 'num_classes'):
+        model['data_preprocessor'].pop(other, None)
+    return model
+
+
+def _with_classes(model: dict, num_classes: int) -> dict:
+    if 'head' in model:
+        model['head'] = dict(model['head'], num_classes=num_classes)
+        model['head'].pop('topk', None)
+    else:
+        model['num_classes'] = num_classes
+    return model
+
+
+def recorded_classifier(path: str) -> tuple[dict, list[str]]:
+    """The config of the model in a checkpoint that mmengine wrote, and the names of its classes.
+
+    Raises:
+        ValueError: If the checkpoint records none, or none that can be built from here.
+    """
+    checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
+    meta = meta_of(checkpoint)
+    model = recorded_model(config_of(meta), weights_of(checkpoint, path), path)
+    recorded = meta.get('dataset_meta')
+    classes = recorded.get('classes') if isinstance(recorded, dict) else None
+    return model, [str(name) for name in classes] if isinstance(classes, (list, tuple)) else []

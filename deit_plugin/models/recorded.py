@@ -1,0 +1,105 @@
+"""The model that a checkpoint records, built without running what the file chooses."""
+
+import copy
+from collections.abc import Iterator, Mapping
+
+import torch
+from mmengine.registry import WEIGHT_INITIALIZERS, DefaultScope
+from mmpretrain.models import BaseClassifier, HuggingFaceClassifier
+from mmpretrain.registry import MODELS
+from timm.models import is_model
+
+from ..messages import shown, some
+
+# Which download or read other files, or are of no use without a training.
+_LEFT_OUT = (
+    'teacher',
+    'teacher_labels',
+    'init_cfg',
+    'pretrained',
+    'checkpoint',
+    'checkpoint_path',
+    'train_cfg',
+)
+_OURS = ('mmpretrain.', 'deit_plugin.', 'mmcv.', 'mmengine.', 'torch.nn.')
+
+
+def recorded_model(config: Mapping, weights: Mapping, source: str) -> dict:
+    """The config of the classifier that a run recorded in its checkpoint.
+
+    mmengine's registries import whatever a ``type`` with dots names, such as ``os.system``, and call it. Here
+    each type must be registered, by OpenMMLab or this package, and the model no larger than its weights.
+
+    Args:
+        config (Mapping): Of the run, as literals (``config_of``).
+        weights (Mapping): The state dict in the file.
+        source (str): What the file is called, for messages.
+
+    Returns:
+        dict: With its ``data_preprocessor``, without teacher, initialisation and training.
+
+    Raises:
+        ValueError: If there is none, or none that can be built so.
+    """
+    model = config.get('model')
+    if not isinstance(model, dict) or not model:
+        raise ValueError(
+            f'{source} records no config of its model, as mmengine writes it: name one with --config'
+        )
+    model = _without(copy.deepcopy(model))
+    preprocessor = config.get('data_preprocessor')
+    if isinstance(preprocessor, dict) and not model.get('data_preprocessor'):
+        model['data_preprocessor'] = _without(copy.deepcopy(preprocessor))
+    if unknown := sorted(set(_unknown_types(model))):
+        raise ValueError(
+            f'{source} records types that are not known here, and none of them is imported: '
+            f'{some(map(shown, unknown))}. Name the config of the model with --config'
+        )
+    if model['type'].endswith('TimmClassifier') and not is_model(str(model.get('model_name'))):
+        raise ValueError(
+            f'{source} records a timm model {shown(model.get("model_name"))}, which timm has not'
+        )
+    with torch.device('meta'):
+        built = build_classifier(model)
+    if not isinstance(built, BaseClassifier) or isinstance(built, HuggingFaceClassifier):
+        raise ValueError(f'{source} records a {type(built).__name__}: name a classifier with --config')
+    own = sum(value.numel() for value in built.state_dict().values())
+    given = sum(value.numel() for value in weights.values() if isinstance(value, torch.Tensor))
+    if own > 2 * given:
+        raise ValueError(f'{source} records a model of {own} values, but holds {given}')
+    return model
+
+
+def build_classifier(cfg: Mapping) -> BaseClassifier:
+    """Build a model in mmpretrain's scope, as its own ``get_model`` does."""
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(copy.deepcopy(dict(cfg)))
+
+
+def _without(value):
+    if isinstance(value, dict):
+        return {k: _without(v) for k, v in value.items() if k not in _LEFT_OUT}
+    return [_without(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _unknown_types(value) -> Iterator[str]:
+    if isinstance(value, dict):
+        if 'type' in value and not _is_known(value['type']):
+            yield str(value['type'])
+        for inner in value.values():
+            yield from _unknown_types(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _unknown_types(inner)
+
+
+def _is_known(name) -> bool:
+    """Whether a type is a registered one of the packages here; nothing is imported to find out."""
+    if not isinstance(name, str):
+        return False
+    name = name.removeprefix('mmpretrain.').removeprefix('mmengine.')
+    for registry in (MODELS, MODELS.parent, WEIGHT_INITIALIZERS):
+        found = registry.module_dict.get(name)
+        if found is not None:
+            return found.__module__.startswith(_OURS)
+    return False
