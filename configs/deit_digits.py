@@ -13,10 +13,9 @@ model = dict(
         drop_path_rate=0.1,
     ),
     head=dict(
-        type='VisionTransformerClsHead',
+        type='DeiTHead',
         num_classes=10,
         in_channels=64,
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02),
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),
     ),
 )

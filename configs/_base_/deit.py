@@ -3,10 +3,9 @@ model = dict(
     type='ImageClassifier',
     backbone=dict(type='DeiT', arch='base', drop_path_rate=0.1),
     head=dict(
-        type='VisionTransformerClsHead',
+        type='DeiTHead',
         num_classes=1000,
         in_channels=768,
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02),
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),
     ),
     train_cfg=dict(

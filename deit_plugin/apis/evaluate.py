@@ -19,7 +19,11 @@ from ..checkpoints.atomic import write_whole
 from ..checkpoints.contents import weights_of
 from ..checkpoints.names import to_mmpretrain
 from ..checkpoints.reading import file_in
+from ..checkpoints.recorded import meta_of, recorded_classes
 from ..engine import FilledModelHook
+from ..models.recorded import num_classes_of_config
+from ..visualization.report import Answer, Section
+from ..visualization.report import report as page
 from .hub import variants
 from .image_list import labels_of, leave_out_broken, list_images
 from .output import check_output
@@ -37,6 +41,7 @@ def evaluate(
     output: str | None = None,
     force: bool = False,
     skip_broken: bool = False,
+    report: str | None = None,
 ) -> list[dict]:
     """Evaluate variants, and print published and measured figures.
 
@@ -59,6 +64,7 @@ def evaluate(
         force (bool): Whether to replace that file. Defaults to False.
         skip_broken (bool): Whether to look for broken images first and leave them out, instead of failing
             at the first. Defaults to False.
+        report (str, optional): An HTML file for what was confused, and the most confident mistakes.
 
     Returns:
         list[dict]: For each name ``name``, ``published`` and ``measured``
@@ -74,6 +80,8 @@ def evaluate(
     """
     if output:
         output = check_output(output, force)
+    if report:
+        report = check_output(report, force, '--report')
     if weights and not osp.exists(weights):
         raise FileNotFoundError(f'--weights {weights!r} is not there')
     names = list(names) or variants(published_weights=True)
@@ -85,18 +93,23 @@ def evaluate(
         )
     images = list_images(data)
     broken = leave_out_broken(images, workers) if skip_broken else []
-    results = []
+    results: list[dict] = []
+    sections: list[Section] = []
     for name in names:
         print(f'{name}: {sum(map(len, images.values()))} images', file=sys.stderr)
         result = dict(name=name, broken=broken) if skip_broken else dict(name=name)
         try:
-            result.update(_evaluate_one(name, images, weights, batch_size, workers))
+            measured, section = _evaluate_one(name, images, weights, batch_size, workers)
+            result.update(measured)
+            sections.append(section)
         except Exception as error:  # the others are evaluated all the same
             result['error'] = f'{type(error).__name__}: {error}'
             print(f'{name} failed. {result["error"]}', file=sys.stderr)
         results.append(result)
         if output:
             write_whole(output, json.dumps(results, indent=2).encode())
+        if report:
+            write_whole(report, page(sections, f'Evaluation on {data}').encode(errors='replace'))
     print(table(results))
     return results
 
@@ -162,14 +175,14 @@ def _evaluate_one(
     folder: str | None,
     batch_size: int,
     workers: int,
-) -> dict:
+) -> tuple[dict, Section]:
     cfg, published, address = _known(name)
     path = _weights_of(name, address, folder)
-    published_classes = cfg.model.head.num_classes
-    num_classes = _match_classes(cfg, path)
+    published_classes = num_classes_of_config(cfg.model)
+    num_classes, classes = _match_classes(cfg, path)
     if num_classes != published_classes:
         published = {}  # of ImageNet
-    labels = labels_of(list(images), num_classes)
+    labels = labels_of(list(images), num_classes, classes)
     rate = Rate(sum(map(len, images.values())))
     with tempfile.TemporaryDirectory() as scratch:
         listing = osp.join(scratch, 'images.txt')
@@ -186,7 +199,7 @@ def _evaluate_one(
         cfg.update(work_dir=scratch, load_from=path)
         model, metrics = _test(cfg, rate)
     measured = {key: metrics[metric] for key, metric in METRICS.items() if metric in metrics}
-    return dict(
+    result = dict(
         published=published,
         measured=measured,
         difference=measured['top1'] - published['top1'] if 'top1' in published else None,
@@ -195,6 +208,11 @@ def _evaluate_one(
         images_per_second=rate.images / rate.seconds,
         weights=path,
     )
+    named = classes or [str(i) for i in range(num_classes)]
+    if not classes:
+        for label, folder_name in zip(labels, images):
+            named[label] = folder_name
+    return result, Section(name, f'{path}: {_accuracies(measured, 2)} % top-1 / top-5', named, rate.answers)
 
 
 def _known(name: str) -> tuple[Config, dict[str, float], str | None]:
@@ -224,8 +242,9 @@ def _test(cfg: Config, rate: 'Rate'):
     return runner.model, metrics
 
 
-def _match_classes(cfg: Config, path: str) -> int:
-    """Give the model as many classes as the checkpoint has; returns their number."""
+def _match_classes(cfg: Config, path: str) -> tuple[int, list[str]]:
+    """Give the model as many classes as the checkpoint has; returns their number, and their names if the
+    checkpoint tells these."""
     checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
     weights = to_mmpretrain(weights_of(checkpoint, path))[1]
     head = weights.get('head.layers.head.weight')
@@ -234,11 +253,12 @@ def _match_classes(cfg: Config, path: str) -> int:
         for owner in (cfg, cfg.model):  # it makes one-hot labels
             if owner.get('data_preprocessor'):
                 owner.data_preprocessor.num_classes = len(head)
-    return cfg.model.head.num_classes
+    number = num_classes_of_config(cfg.model)
+    return number, recorded_classes(meta_of(checkpoint), number)
 
 
 class Rate(Hook):
-    """Progress on the terminal, and how long a test takes.
+    """Progress on the terminal, how long a test takes, and what it says of each image.
 
     Args:
         images (int): How many there are.
@@ -250,11 +270,15 @@ class Rate(Hook):
     def before_test_epoch(self, runner) -> None:
         """Start the clock."""
         self.start = time.perf_counter()
+        self.answers: list[Answer] = []
         self.bar = ProgressBar(self.images, file=sys.stderr)
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Count a batch."""
         self.bar.update(len(outputs))
+        for sample in outputs:
+            confidence, choice = sample.pred_score.max(0)
+            self.answers.append(Answer(sample.img_path, int(sample.gt_label), int(choice), float(confidence)))
 
     def after_test_epoch(self, runner, metrics=None) -> None:
         """Stop the clock."""

@@ -32,8 +32,8 @@ def list_images(data: str) -> dict[str, list[str]]:
                 if file.lower().endswith(EXTENSIONS)
             )
     names = [path for paths in images.values() for path in paths]
-    if odd := [ascii(name) for name in names if not _is_utf8(name)]:
-        raise ValueError(f'File names that are not UTF-8 cannot be listed, rename them: {some(odd)}')
+    if odd := [ascii(name) for name in names if not _is_utf8(name) or '\n' in name]:
+        raise ValueError(f'File names that are not lines of UTF-8 cannot be listed, rename them: {some(odd)}')
     if not names:
         raise ValueError(
             f'{folder} holds no images: there must be one folder of them a class ({", ".join(EXTENSIONS)})'
@@ -49,7 +49,10 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def labels_of(folders: Sequence[str], num_classes: int) -> list[int]:
+def labels_of(folders: Sequence[str], num_classes: int, classes: Sequence[str] = ()) -> list[int]:
+    """The label of each folder, by the names of the classes if these are known."""
+    if set(folders) <= set(classes):
+        return [list(classes).index(folder) for folder in folders]
     imagenet = ImageNetInfo('imagenet-1k').label_names()
     if num_classes == len(imagenet) and set(folders) <= set(imagenet):
         return [imagenet.index(folder) for folder in folders]

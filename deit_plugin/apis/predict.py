@@ -21,11 +21,11 @@ from mmpretrain.registry import TRANSFORMS
 from ..checkpoints.atomic import write_whole
 from ..checkpoints.contents import weights_of
 from ..checkpoints.names import to_mmpretrain
-from ..checkpoints.recorded import config_of, meta_of, section
+from ..checkpoints.recorded import config_of, meta_of, recorded_classes, section
 from ..checkpoints.strict import load_strict
 from ..messages import shown, some
 from ..models import DeiTDualHead
-from ..models.recorded import build_classifier, recorded_model
+from ..models.recorded import build_classifier, num_classes_of_config, recorded_model
 from .hub import variants
 from .image_list import EXTENSIONS
 from .output import check_output
@@ -64,7 +64,7 @@ class Predictor:
         load_strict(self.model, checkpoint)
         self.device = torch.device(device or get_device())
         self.model.to(self.device).eval()
-        self.classes = _class_names(meta, self.model)
+        self.classes = _class_names(meta, num_classes_of_config(model) or 0)
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             steps = [step for step in pipeline if not step['type'].split('.')[-1].startswith('LoadImage')]
             self.pipeline = Compose([TRANSFORMS.build(step) for step in (dict(type='LoadImage'), *steps)])
@@ -121,16 +121,12 @@ def _match_head(model: dict, weights: Mapping):
         model['head'] = dict(model['head'], num_classes=len(head))
 
 
-def _class_names(meta: Mapping, model: BaseClassifier) -> list[str]:
-    head = getattr(model, 'head', None)
-    number = getattr(head, 'num_classes', None) or getattr(getattr(model, 'model', None), 'num_classes', 0)
-    recorded = meta.get('dataset_meta')
-    classes = recorded.get('classes') if isinstance(recorded, Mapping) else None
-    if isinstance(classes, (list, tuple)) and len(classes) == number:
-        return [str(name) for name in classes]
-    if number == len(IMAGENET_CATEGORIES):
-        return list(IMAGENET_CATEGORIES)
-    return [str(i) for i in range(number)]
+def _class_names(meta: Mapping, number: int) -> list[str]:
+    if names := recorded_classes(meta, number):
+        return names
+    return (
+        list(IMAGENET_CATEGORIES) if number == len(IMAGENET_CATEGORIES) else [str(i) for i in range(number)]
+    )
 
 
 def find_images(patterns: Sequence[str]) -> list[str]:

@@ -69,18 +69,22 @@ def section(config: Mapping, *names: str) -> Mapping:
     return config
 
 
-def classes_of(meta: Mapping, weights: Weights) -> list[str]:
-    """The class names, ImageNet's for a head of 1000 that records none, or [] if unknown."""
+def recorded_classes(meta: Mapping, number: int | None) -> list[str]:
+    """The names of so many classes that a run recorded, or []."""
     recorded = meta.get('dataset_meta')
     recorded = recorded if isinstance(recorded, Mapping) else {}
     classes = recorded.get('classes') or meta.get('CLASSES')
-    if not isinstance(classes, (list, tuple)):
-        classes = []
+    if not isinstance(classes, (list, tuple)) or len(classes) != number:
+        return []
+    return [str(name) for name in classes]
+
+
+def classes_of(meta: Mapping, weights: Weights) -> list[str]:
+    """The class names, ImageNet's for a head of 1000 that records none, or [] if unknown."""
     head = weights.get('head.layers.head.weight')
     number = 0 if head is None else len(head)
-    if not classes and number == len(IMAGENET_CATEGORIES):
-        classes = IMAGENET_CATEGORIES
-    return [str(c) for c in classes] if len(classes) == number else []
+    classes = recorded_classes(meta, number)
+    return list(IMAGENET_CATEGORIES) if not classes and number == len(IMAGENET_CATEGORIES) else classes
 
 
 def architecture(weights: Weights) -> dict:

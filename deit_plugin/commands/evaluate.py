@@ -20,7 +20,10 @@ def add_arguments(parser):
     parser.add_argument('--batch-size', type=int, default=64, help='images at once')
     parser.add_argument('--workers', type=int, default=4, help='processes that read images')
     parser.add_argument('--json', dest='output', metavar='FILE', help='for the results')
-    parser.add_argument('--force', action='store_true', help='replace that file')
+    parser.add_argument(
+        '--report', metavar='FILE', help='an HTML page: what was confused, and the most confident mistakes'
+    )
+    parser.add_argument('--force', action='store_true', help='replace these files')
     parser.add_argument(
         '--skip-broken', action='store_true', help='look for broken images first, and leave them out'
     )

@@ -15,20 +15,25 @@ class Digits(BaseDataset):
 
     Args:
         split (str): ``'train'`` (1,437 images) or ``'test'`` (360).
+        fraction (float): The part of each digit's images that there is, above 0 and up to 1, at least one of
+            each. Defaults to 1.
+        fraction_seed (int): Which ones these are. Defaults to 0.
         **kwargs: ``pipeline`` and further arguments of mmpretrain's
             ``BaseDataset``.
 
     Raises:
-        ValueError: If the split is unknown.
+        ValueError: If the split is unknown, or the fraction out of range.
         ModuleNotFoundError: If scikit-learn is not installed.
     """
 
     METAINFO = dict(classes=tuple('0123456789'))
 
-    def __init__(self, split: str, **kwargs):
+    def __init__(self, split: str, fraction: float = 1.0, fraction_seed: int = 0, **kwargs):
         if split not in ('train', 'test'):
             raise ValueError(f"split={split!r} is unknown: choose 'train' or 'test'")
-        self.split = split
+        if not 0 < fraction <= 1:
+            raise ValueError(f'fraction={fraction!r} must be above 0 and up to 1')
+        self.split, self.fraction, self.fraction_seed = split, fraction, fraction_seed
         super().__init__(ann_file='', **kwargs)
 
     def load_data_list(self) -> list:
@@ -45,7 +50,18 @@ class Digits(BaseDataset):
         order = np.random.RandomState(0).permutation(len(images))
         test = len(images) // 5 + 1
         chosen = order[:test] if self.split == 'test' else order[test:]
+        chosen = self._part(chosen, digits.target[chosen])
         return [
             dict(img=np.repeat(images[i, :, :, None], 3, axis=2), gt_label=int(digits.target[i]))
             for i in chosen
         ]
+
+    def _part(self, chosen: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        if self.fraction == 1:
+            return chosen
+        generator = np.random.RandomState(self.fraction_seed)
+        kept = []
+        for digit in range(10):
+            of_digit = generator.permutation(chosen[labels == digit])
+            kept.extend(of_digit[: max(1, round(self.fraction * len(of_digit)))])
+        return np.sort(kept)

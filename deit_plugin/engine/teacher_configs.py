@@ -8,9 +8,9 @@ from mmengine.runner import CheckpointLoader
 from mmpretrain.apis.model import ModelHub
 
 from ..checkpoints.contents import weights_of
-from ..checkpoints.recorded import config_of, meta_of
+from ..checkpoints.recorded import config_of, meta_of, recorded_classes
 from ..messages import some
-from ..models.recorded import recorded_model
+from ..models.recorded import num_classes_of_config, recorded_model
 
 
 def named_classifier(name: str | dict, num_classes: int, image_size: int, pretrained: bool) -> dict:
@@ -89,6 +89,4 @@ def recorded_classifier(path: str) -> tuple[dict, list[str]]:
     checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
     meta = meta_of(checkpoint)
     model = recorded_model(config_of(meta), weights_of(checkpoint, path), path)
-    recorded = meta.get('dataset_meta')
-    classes = recorded.get('classes') if isinstance(recorded, dict) else None
-    return model, [str(name) for name in classes] if isinstance(classes, (list, tuple)) else []
+    return model, recorded_classes(meta, num_classes_of_config(model))

@@ -1,6 +1,7 @@
 from .backbone import DeiT
 from .classifier import DistilledClassifier
 from .data_preprocessor import DeiTDataPreprocessor
+from .filled_head import DeiTHead
 from .foreign_names import accept_foreign_names
 from .head import DeiTDualHead
 from .loss import DistillationLoss
@@ -11,6 +12,7 @@ __all__ = [
     'DeiT',
     'DeiTDataPreprocessor',
     'DeiTDualHead',
+    'DeiTHead',
     'DistillationLoss',
     'DistillationTokenNeck',
     'DistilledClassifier',

@@ -4,13 +4,14 @@ import torch
 from mmpretrain.models import DeiTClsHead
 from mmpretrain.registry import MODELS
 
+from .filled_head import FilledHead
 from .loss import Answer, DistillationLoss, Logits
 
 PREDICTIONS = ('mean', 'cls', 'dist', 'mean_softmax')
 
 
 @MODELS.register_module()
-class DeiTDualHead(DeiTClsHead):
+class DeiTDualHead(FilledHead, DeiTClsHead):
     """Linear classifiers on the class token (``layers.head``) and on the
     distillation token (``layers.head_dist``).
 
@@ -111,6 +112,7 @@ class DeiTDualHead(DeiTClsHead):
             teacher (torch.Tensor | tuple, optional): See :class:`DistillationLoss`.
             **kwargs: For another loss.
         """
+        self.unfilled = ()
         logits = self.dual_logits(feats)
         if self.distillation is None:
             return self._get_loss(fuse(*logits), data_samples, **kwargs)

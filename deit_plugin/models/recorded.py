@@ -70,6 +70,11 @@ def recorded_model(config: Mapping, weights: Mapping, source: str) -> dict:
     return model
 
 
+def num_classes_of_config(model: Mapping) -> int | None:
+    """Of a classifier of mmpretrain, ``TimmClassifier`` included."""
+    return model.get('num_classes', (model.get('head') or {}).get('num_classes'))
+
+
 def build_classifier(cfg: Mapping) -> BaseClassifier:
     """Build a model in mmpretrain's scope, as its own ``get_model`` does."""
     with DefaultScope.overwrite_default_scope('mmpretrain'):

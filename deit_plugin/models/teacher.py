@@ -10,6 +10,7 @@ from mmpretrain.models import BaseClassifier, ClsDataPreprocessor, TimmClassifie
 from mmpretrain.registry import MODELS
 
 from ..checkpoints.strict import load_strict
+from .recorded import num_classes_of_config
 
 
 class Teacher:
@@ -48,8 +49,7 @@ class Teacher:
     @property
     def num_classes(self) -> int | None:
         """The number of classes, as far as the config tells."""
-        head = self.cfg.get('head') or {}
-        return self.cfg.get('num_classes', head.get('num_classes'))
+        return num_classes_of_config(self.cfg)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, 'model': None}

@@ -289,7 +289,7 @@ def test_names_that_are_not_utf_8(tmp_path, weights):
     os.makedirs(folder)
     with open(os.path.join(folder, b'\xff.png'), 'wb') as file:
         file.write(b'x')
-    with pytest.raises(ValueError, match=r'not UTF-8 .*rename them.*udcff'):
+    with pytest.raises(ValueError, match=r'not lines of UTF-8 .*rename them.*udcff'):
         evaluate([TINY], tmp_path, weights)
 
 
@@ -488,7 +488,7 @@ def test_folders_that_are_not_there(tmp_path, capsys):
     for arguments, message in [
         (['--data', str(tmp_path)], 'holds no images: there must be one'),
         (['--data', absent], f'--data {absent!r} is not a folder'),
-        (['--data', str(tmp_path), '--weights', absent], f'--weights {absent!r} is not a folder'),
+        (['--data', str(tmp_path), '--weights', absent], f'--weights {absent!r} is not there'),
     ]:
         assert main(['evaluate', TINY, *arguments]) == 2
         assert message in capsys.readouterr().err

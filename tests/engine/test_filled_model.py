@@ -8,10 +8,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn as nn
-from conftest import build, make_runner, shuffle_weights, to_timm
+from conftest import NUM_CLASSES, build, make_batch, make_runner, shuffle_weights, step, to_timm
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, MMDistributedDataParallel
 from mmengine.registry import MODEL_WRAPPERS
+from mmengine.runner import load_checkpoint
+from mmpretrain import get_model
 from mmpretrain.registry import DATASETS, MODELS
 from mmpretrain.structures import DataSample
 from trainings import unique_name
@@ -130,8 +133,38 @@ def test_a_whole_checkpoint_is_loaded(cfg, weights, path, tmp_path):
 
 def test_without_the_hook_mmengine_goes_on(cfg, weights, tmp_path):
     """Else there would be nothing to test here."""
+    head = dict(type='VisionTransformerClsHead', num_classes=NUM_CLASSES, in_channels=32)
+    cfg.update(type='ImageClassifier', neck=dict(type='DistillationTokenNeck', token='cls'), head=head)
+    cfg.pop('teacher')
     del weights['head.layers.head.bias']
     runner_of(cfg, tmp_path, save(tmp_path / 'a.pth', weights), hooks=()).test()
+
+
+@pytest.mark.parametrize('dual', [True, False])
+def test_heads_of_this_package_refuse_without_the_hook_too(dual, distilled_cfg, weights, tmp_path):
+    """As after mmpretrain's `get_model(..., pretrained=FILE)`, which only warns."""
+    if not dual:
+        head = dict(type='DeiTHead', num_classes=NUM_CLASSES, in_channels=32)
+        distilled_cfg.update(type='ImageClassifier', neck=None, head=head)
+        distilled_cfg.pop('teacher'), distilled_cfg['backbone'].pop('distilled')
+        weights = build(distilled_cfg).state_dict()
+    for change in ({}, {'head.layers.head.bias': torch.ones(7)}):
+        given = {k: v for k, v in weights.items() if k != 'head.layers.head.bias'} | change
+        model = get_model(Config(dict(model=distilled_cfg)))
+        load_checkpoint(model, str(save(tmp_path / 'a.pth', given)))
+        with pytest.raises(ValueError, match=r'does not fill head.layers.head.bias.*random.*load_from'):
+            model.eval()
+        with pytest.raises(ValueError, match='does not fill head.layers.head.bias'):
+            get_model(Config(dict(model=distilled_cfg)), pretrained=str(save(tmp_path / 'a.pth', given)))
+        model.train()
+        step(model, make_batch()) if not dual else model.head.loss(
+            (torch.rand(2, 32), torch.rand(2, 32)),
+            make_batch(2)['data_samples'],
+            teacher=torch.rand(2, NUM_CLASSES),
+        )
+        model.eval()  # they are learnt now
+    model = get_model(Config(dict(model=distilled_cfg)), pretrained=str(save(tmp_path / 'a.pth', weights)))
+    assert not model.training and not model.head.unfilled
 
 
 @pytest.mark.parametrize('name', ['backbone.ln1.bias', 'backbone.layers.1.attn.qkv.weight'])
