@@ -41,7 +41,15 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the optimizer of a model, and its wrapper."""
+        """Build the optimizer of a model, and its wrapper.
+
+        Raises:
+            ValueError: If all parameters are frozen.
+        """
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise ValueError(
+                'All parameters are frozen, so nothing would be learnt: set `model.backbone.frozen_stages`'
+            )
         if self._can_fuse(model):
             self.optimizer_cfg = dict(self.optimizer_cfg, fused=True)
         if self.optim_wrapper_cfg.get('type') == 'AmpOptimWrapper' and get_device() not in _MIXED:

@@ -31,7 +31,7 @@ class FilledHead(nn.Module):
         if not mode and self.unfilled:
             raise ValueError(
                 f'The checkpoint does not fill {some(self.unfilled)}, which would be random. Is it of a '
-                'model with as many classes and the same tokens? To train from it, use `load_from` in a run, or '
+                'model with as many classes and the same tokens? To train from it, use `load_from`, or '
                 "`backbone.init_cfg=dict(type='Pretrained', checkpoint=FILE)`"
             )
         return super().train(mode)

@@ -41,7 +41,7 @@ class SetupHook(Hook):
         if not isinstance(loop, BaseLoop) or isinstance(loop, TeacherLabelLoop):
             return  # nothing is trained
         model = unwrap(runner.model)
-        if problems := [*_of_classes(runner, model), *_of_image(runner, model), *_of_length(runner, model)]:
+        if problems := [*_of_classes(runner, model), *_of_image(runner, model), *_of_length(runner)]:
             raise ValueError('Training does not start:\n- ' + '\n- '.join(problems))
         if isinstance(model, DistilledClassifier):
             model.check_teacher()
@@ -134,9 +134,7 @@ def _of_image(runner, model) -> Iterator[str]:
         )
 
 
-def _of_length(runner, model) -> Iterator[str]:
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        yield 'all parameters are frozen, so nothing would be learnt: set `model.backbone.frozen_stages`'
+def _of_length(runner) -> Iterator[str]:
     length, count = len(runner.train_dataloader), runner.optim_wrapper._accumulative_counts
     if count > length:
         images = length * runner.train_dataloader.batch_size * get_world_size()
