@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 def some(names: Iterable, limit: int = 5) -> str:
     """The first few names, and how many more there are."""
-    names = [str(name)[:100] for name in names]
+    # Control characters would move the cursor of a terminal.
+    names = [text if (text := str(name)[:100]).isprintable() else repr(text) for name in names]
     shown = ', '.join(names[:limit]) or 'none'
     more = len(names) - limit
     return f'{shown} and {more} more' if more > 0 else shown

@@ -4,7 +4,9 @@ import io
 import json
 import os
 import os.path as osp
+import shutil
 import tempfile
+import uuid
 from dataclasses import dataclass
 
 import torch
@@ -105,11 +107,12 @@ def read_source(source: str, ema: bool = False, num_heads: int | None = None) ->
         ValueError: If it is none, or not all of one.
     """
     checkpoint = CheckpointLoader.load_checkpoint(source, 'cpu')
-    found, weights = to_mmpretrain(weights_of(checkpoint, source, ema))
+    given = weights_of(checkpoint, source, ema)
+    check_weights({k: v for k, v in given.items() if not k.startswith('data_preprocessor.')}, source)
+    found, weights = to_mmpretrain(given)
     if found is None:
         raise ValueError(f'{source} is of no DeiT that is known here: there is no place for {some(weights)}')
     weights = {k: v for k, v in weights.items() if not k.startswith('data_preprocessor.')}
-    check_weights(weights, source)
     _check_complete(weights, source)
     meta = meta_of(checkpoint)
     return Source(source, weights, config_of(meta), classes_of(meta, weights), num_heads)
@@ -166,37 +169,62 @@ def _check_target(target: str, to: str, force: bool):
             f'{"folder" if to == "transformers" else "file"}: choose another '
             'name'
         )
-    if osp.isdir(target) and (other := set(os.listdir(target)) - _FOLDER):
-        raise FileExistsError(
-            f'{target} is not replaced, for it holds other files too: {some(sorted(other))}'
-        )
+    if osp.isdir(target):
+        _check_folder(target)
 
 
 def _write_folder(target: str, files: dict[str, bytes]):
-    """A kill may leave a folder ``.tmp`` beside the target; it may hold the folder that was to be
-    replaced."""
+    """A kill may leave a folder ``.tmp`` beside the target, or ``.old``, which is what was to be replaced."""
     parent, name = osp.split(osp.abspath(target))
     os.makedirs(parent, exist_ok=True)
     with tempfile.TemporaryDirectory('.tmp', name, parent) as scratch:
-        new, old = osp.join(scratch, 'new'), osp.join(scratch, 'old')
+        new, old = osp.join(scratch, 'new'), f'{target}.{uuid.uuid4().hex}.old'
         for file, content in files.items():
             write_whole(osp.join(new, file), content)
         if osp.isdir(target):  # os.replace takes no folder with files
             os.rename(target, old)
         try:
+            if osp.isdir(old):  # nobody writes into it any more
+                _check_folder(old)
             os.replace(new, target)
-        except OSError:
+        except BaseException:
             if osp.isdir(old):
                 os.rename(old, target)
             raise
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_folder(folder: str):
+    """Whether it holds no more than what is replaced."""
+    other = [
+        e.name for e in os.scandir(folder) if e.name not in _FOLDER or not e.is_file(follow_symlinks=False)
+    ]
+    if other:
+        raise FileExistsError(
+            f'{folder} is not replaced, for it holds other files too: {some(sorted(other))}'
+        )
 
 
 def _check_complete(weights: dict, source: str):
     """Compare with the names and shapes of a model of that architecture."""
     try:
         found = architecture(weights)
-    except (KeyError, IndexError) as error:
+        expected = _expected(found)
+    except Exception as error:  # shapes that are of no such model
         raise ValueError(f'{source} is not a whole DeiT: {error}') from error
+    given = {name: value.shape for name, value in weights.items()}
+    optional = {k for k in expected if k.startswith(('head.', 'neck.')) or k == 'backbone.mask_token'}
+    names = (expected.keys() - optional) | given.keys()
+    if wrong := sorted(name for name in names if expected.get(name) != given.get(name)):
+        raise ValueError(
+            f'{source} is not a whole DeiT: missing, unknown or of another shape than the rest are '
+            f'{some(wrong)}'
+        )
+
+
+def _expected(found: dict) -> dict[str, torch.Size]:
+    """The shapes of a DeiT of an architecture, with both heads and the parts of masked-image modelling."""
+    width, classes, patch = found['embed_dims'], found['num_classes'], found['patch_size']
     with torch.device('meta'):
         model = DeiT(
             arch=dict(
@@ -205,22 +233,20 @@ def _check_complete(weights: dict, source: str):
             ),
             distilled=found['distilled'],
             # One row; only the number of patches matters here.
-            img_size=(found['patch_size'][0], found['patch_size'][1] * found['num_patches']),
-            patch_size=found['patch_size'],
+            img_size=(patch[0], patch[1] * found['num_patches']),
+            patch_size=patch,
             in_channels=found['in_channels'],
             qkv_bias=found['qkv_bias'],
         )
-    own = {'backbone.' + name: value.shape for name, value in model.state_dict().items()}
-    given = {
-        name: value.shape
-        for name, value in weights.items()
-        if name.startswith('backbone.') and name != 'backbone.mask_token'
-    }
-    if wrong := sorted(k for k in own.keys() | given.keys() if own.get(k) != given.get(k)):
-        raise ValueError(
-            f'{source} is not a whole DeiT: missing, unknown or of another shape than the rest are '
-            f'{some(wrong)}'
-        )
+    shapes = {'backbone.' + name: value.shape for name, value in model.state_dict().items()}
+    shapes['backbone.mask_token'] = torch.Size((1, 1, width))
+    for head in ('head', 'head_dist') if classes else ():
+        shapes[f'head.layers.{head}.weight'] = torch.Size((classes, width))
+        shapes[f'head.layers.{head}.bias'] = torch.Size((classes,))
+    pixels = patch[0] * patch[1] * found['in_channels']
+    shapes['neck.decoder.0.weight'] = torch.Size((pixels, width, 1, 1))
+    shapes['neck.decoder.0.bias'] = torch.Size((pixels,))
+    return shapes
 
 
 def _check_heads(weights: dict, recorded: dict, to: str):

@@ -248,7 +248,7 @@ def _match_classes(cfg: Config, path: str) -> tuple[int, list[str]]:
     checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
     weights = to_mmpretrain(weights_of(checkpoint, path))[1]
     head = weights.get('head.layers.head.weight')
-    if head is not None:
+    if head is not None and head.ndim == 2:
         cfg.model.head.num_classes = len(head)
         for owner in (cfg, cfg.model):  # it makes one-hot labels
             if owner.get('data_preprocessor'):

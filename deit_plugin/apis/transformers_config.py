@@ -1,6 +1,5 @@
 """transformers' ``config.json`` and ``preprocessor_config.json`` of a DeiT."""
 
-import json
 import math
 import os.path as osp
 
@@ -9,6 +8,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from ..checkpoints.names import Weights
 from ..checkpoints.reading import config_beside
 from ..checkpoints.recorded import architecture, section
+from ..json_file import read_json
 from ..models import DeiT
 
 PROCESSOR = 'preprocessor_config.json'
@@ -87,8 +87,8 @@ def _num_heads(source, width: int) -> int:
     arch = section(source.config, 'model', 'backbone').get('arch')
     for number in (
         source.num_heads,
-        arch.get('num_heads') if isinstance(arch, dict) else None,
-        config_beside(source.name).get('num_attention_heads'),
+        _count(arch.get('num_heads') if isinstance(arch, dict) else None),
+        _count(config_beside(source.name).get('num_attention_heads')),
         *[a['num_heads'] for a in DeiT.arch_zoo.values() if a['embed_dims'] == width],
     ):
         if number is not None:
@@ -103,6 +103,11 @@ def _num_heads(source, width: int) -> int:
     )
 
 
+def _count(value) -> int | None:
+    """What is recorded, if it can be a number of pixels or heads."""
+    return value if type(value) is int and 0 < value < 1 << 16 else None
+
+
 def processor_config(config: dict, source) -> dict:
     """transformers' ``preprocessor_config.json``: the one beside the source, or as the run that saved
     it was evaluated, or else as the reference does it.
@@ -114,12 +119,14 @@ def processor_config(config: dict, source) -> dict:
     path = osp.expanduser(source.name)
     path = osp.join(path if osp.isdir(path) else osp.dirname(path), PROCESSOR)
     if config_beside(source.name) and osp.isfile(path):
-        with open(path, encoding='utf-8') as file:
-            return json.load(file)
+        return read_json(path)
     own = section(source.config, 'model', 'data_preprocessor') or section(source.config, 'data_preprocessor')
 
     def levels(name, default):
-        return [v / 255 for v in own[name]] if own.get(name) else list(default)
+        values = own.get(name)
+        if isinstance(values, list) and values and all(type(v) in (int, float) for v in values):
+            return [v / 255 for v in values]
+        return list(default)
 
     return dict(
         image_processor_type='DeiTImageProcessor',
@@ -140,17 +147,22 @@ def _geometry(image_size, recorded: dict) -> dict:
     size, crop = (int(height / 0.875), int(width / 0.875)), (height, width)
     pipeline = section(recorded, 'test_dataloader', 'dataset').get('pipeline')
     if isinstance(pipeline, list) and pipeline:
-        steps = {step.get('type'): step for step in pipeline if isinstance(step, dict)}
-        resize = steps.get('ResizeEdge') or steps.get('Resize') or {}
-        size = _pair(resize['scale'])[::-1] if 'scale' in resize else None
-        centre = steps.get('CenterCrop')
-        crop = _pair(centre['crop_size']) if centre else None
+        steps = {str(step.get('type')): step for step in pipeline if isinstance(step, dict)}
+        size = _recorded(steps.get('ResizeEdge') or steps.get('Resize'), 'scale')
+        size = size and size[::-1]
+        crop = _recorded(steps.get('CenterCrop'), 'crop_size')
     geometry = dict(do_resize=size is not None, do_center_crop=crop is not None)
     if size:
         geometry['size'] = dict(height=size[0], width=size[1])
     if crop:
         geometry['crop_size'] = dict(height=crop[0], width=crop[1])
     return geometry
+
+
+def _recorded(step, name: str) -> tuple | None:
+    """A size of a step of a pipeline, if there is such a step."""
+    sides = _pair(step.get(name)) if step else ()
+    return sides if len(sides) == 2 and None not in map(_count, sides) else None
 
 
 def _pair(size) -> tuple:

@@ -63,7 +63,10 @@ def lock(path: str, patience: float = -1, **kwargs) -> FileLock | None:
 
     Raises:
         filelock.Timeout: If another one holds it.
+        OSError: If it is a link, which would lead to the file of another.
     """
+    if osp.islink(path):
+        raise OSError(errno.ELOOP, 'The lock is a link: remove it', path)
     held = FileLock(path, **kwargs)
     try:
         held.acquire(timeout=patience)

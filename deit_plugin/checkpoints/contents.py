@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 import torch
 from mmengine.logging import print_log
 
-from ..messages import some
+from ..messages import shown, some
 
 # mmengine and timm, facebookresearch/deit.
 _WEIGHTS = ('state_dict', 'model')
@@ -43,7 +43,9 @@ def weights_of(checkpoint: Mapping, source: str = 'the checkpoint', average: boo
     if not isinstance(weights, Mapping):
         raise ValueError(f'{source} holds a {type(weights).__name__} under {key!r}, not weights by name')
     if odd := [name for name in weights if not isinstance(name, str)]:
-        raise ValueError(f'{source} holds weights whose names are not text: {some(map(repr, odd))}')
+        raise ValueError(f'{source} holds weights whose names are not text: {some(map(shown, odd))}')
+    if twice := [name for name in weights if name.startswith('module.') and name[7:] in weights]:
+        raise ValueError(f'{source} holds {some(twice)}, and the same without `module.`')
     return dict(weights)
 
 
@@ -84,6 +86,8 @@ def _not_a_weight(name, value, integer: bool) -> str:
         return 'it has no values'
     if value.untyped_storage().nbytes() < value.numel() * value.element_size():
         return f'its shape {tuple(value.shape)} is larger than its memory'
+    if not value.numel():
+        return f'its shape {tuple(value.shape)} has no place for values'
     if integer and not value.is_floating_point():
         return ''
     if not value.is_floating_point() or value.element_size() < 2:

@@ -1,21 +1,25 @@
 """Checkpoints from an address, downloaded once and checked."""
 
 import functools
+import glob
 import hashlib
 import os
 import os.path as osp
 import pickle
 import re
+import shutil
 import uuid
 from http.client import HTTPException
 from urllib.parse import urlparse
-from urllib.request import urlretrieve
+from urllib.request import urlopen
 
 import torch
 from mmengine.logging import print_log
 
 from .atomic import PARTIAL, lock
 from .reading import check_file, file_in, shards_of
+
+TIMEOUT = 60  # seconds without a byte
 
 
 def local_file(filename: str) -> str:
@@ -28,7 +32,7 @@ def local_file(filename: str) -> str:
         return osp.expanduser(filename)
     name = osp.basename(urlparse(filename).path)
     if not published_hash(filename):
-        name = f'{hashlib.sha256(filename.encode()).hexdigest()[:8]}-{name}'
+        name = f'{hashlib.sha256(filename.encode()).hexdigest()[:32]}-{name}'
     return osp.join(torch.hub.get_dir(), 'checkpoints', name)
 
 
@@ -69,12 +73,13 @@ def fetch(filename: str) -> str:
 
 
 def _download(address: str, path: str):
-    # torch.hub's takes a download that breaks off for whole; the standard library's does not where the
-    # server tells the length. Else the content has to tell.
+    # torch.hub's takes a download that breaks off for whole, and the standard library's waits for ever.
+    for killed in glob.glob(f'{glob.escape(path)}.*{PARTIAL}'):  # nobody else has the lock
+        os.remove(killed)
     partial = f'{path}.{uuid.uuid4().hex}{PARTIAL}'
     print_log(f'Downloading {address}', logger='current')
     try:
-        urlretrieve(address, partial)
+        _retrieve(address, partial)
         if expected := published_hash(address):
             _check_hash(partial, expected, address, 'Try again, or download it by other means')
         else:
@@ -85,6 +90,14 @@ def _download(address: str, path: str):
     finally:
         if osp.exists(partial):
             os.remove(partial)
+
+
+def _retrieve(address: str, path: str):
+    with urlopen(address, timeout=TIMEOUT) as answer, open(path, 'wb') as file:
+        shutil.copyfileobj(answer, file, 1 << 20)
+        length = answer.headers.get('Content-Length')
+        if length is not None and file.tell() != int(length):  # else the content has to tell
+            raise OSError(f'it broke off after {file.tell()} of {length} bytes')
 
 
 def _check_hash(path: str, expected: str, name: str, mend: str):

@@ -15,22 +15,20 @@ downloads with code allowed; and it runs the config in a checkpoint that it resu
 Everything else is mmengine's own, torch's switch ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`` included.
 """
 
+import difflib
 import os.path as osp
 import pickle
-import re
 from collections.abc import Mapping
 
 from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
+from ..messages import some
 from .downloads import fetch
 from .pytorch_file import read_pytorch
 from .reading import DIGEST, check_digest, classes_beside, file_in, reader_of
 from .recorded import meta_of, without_code
-from .safe_globals import allow_mmengine_checkpoints
-
-# In the message with which torch refuses an object, not a damaged file.
-_REFUSED = r'(?i)[^\n]*(unsupported (global|class)|unrecognized function|allowlisted)[^\n]*'
+from .safe_globals import Refused, allow_mmengine_checkpoints
 
 
 def load_from_local(filename: str, map_location=None):
@@ -78,11 +76,10 @@ def _check_recorded_digest(checkpoint):
 
 
 def _explained(error: Exception, path: str) -> Exception:
-    found = re.search(_REFUSED, str(error))
-    if isinstance(error, pickle.UnpicklingError) and found:
+    if isinstance(error, Refused):
         return pickle.UnpicklingError(
             f'{path} is refused, nothing in it was run: it holds more than weights and logs '
-            f'({found[0].strip()}). If its source is trusted, store its state dict alone with '
+            f'({error}). If its source is trusted, store its state dict alone with '
             'torch.save where it was made'
         )
     reason = str(error).splitlines()[0] if str(error) else ''
@@ -103,17 +100,25 @@ def load_from_http(filename: str, map_location=None, **kwargs):
     return load_from_local(fetch(filename), map_location)
 
 
+def _address(filename: str, addresses: Mapping[str, str], renamed: Mapping[str, str] | None = None) -> str:
+    scheme, name = filename.split('://', 1)
+    name = (renamed or {}).get(name, name)
+    if name not in addresses:
+        close = difflib.get_close_matches(name, addresses)
+        raise ValueError(f'There is no {name!r} under {scheme}://. Close to it: {some(close)}')
+    return addresses[name]
+
+
 def load_from_torchvision(filename: str, map_location=None):
     """mmengine's loader for ``torchvision://NAME``."""
     addresses = mmengine_checkpoint.get_torchvision_models()
-    return load_from_http(addresses[filename.split('://', 1)[1]], map_location)
+    return load_from_http(_address(filename, addresses), map_location)
 
 
 def load_from_openmmlab(filename: str, map_location=None):
     """mmengine's loader for ``open-mmlab://NAME``."""
-    name = filename.split('://', 1)[1]
-    name = mmengine_checkpoint.get_deprecated_model_names().get(name, name)
-    address = mmengine_checkpoint.get_external_models()[name]
+    renamed = mmengine_checkpoint.get_deprecated_model_names()
+    address = _address(filename, mmengine_checkpoint.get_external_models(), renamed)
     if address.startswith(('http://', 'https://')):
         return load_from_http(address, map_location)
     return load_from_local(osp.join(mmengine_checkpoint._get_mmengine_home(), address), map_location)
@@ -122,7 +127,7 @@ def load_from_openmmlab(filename: str, map_location=None):
 def load_from_mmcls(filename: str, map_location=None):
     """mmengine's loader for ``mmcls://NAME``: the backbone alone."""
     addresses = mmengine_checkpoint.get_mmcls_models()
-    checkpoint = load_from_http(addresses[filename.split('://', 1)[1]], map_location)
+    checkpoint = load_from_http(_address(filename, addresses), map_location)
     return mmengine_checkpoint._process_mmcls_checkpoint(checkpoint)
 
 

@@ -5,7 +5,6 @@ What a file is shows in its content, not in its name.
 
 import glob
 import hashlib
-import json
 import os.path as osp
 import re
 from collections.abc import Callable, Mapping
@@ -13,12 +12,14 @@ from collections.abc import Callable, Mapping
 import torch
 from safetensors import safe_open
 
+from ..json_file import read_json
 from ..messages import some
 from .names import Weights
 from .pytorch_file import check_pytorch, read_pytorch
 
 DIGEST = 'weights_sha256'  # in the metadata of what this package writes
 
+_DEEPEST_GROUP = 30  # of HDF5
 # What transformers calls its files, in the order in which they are taken.
 FOLDER_FILES = (
     'model.safetensors.index.json',
@@ -55,11 +56,10 @@ def file_in(path: str) -> str:
 
 def _last_of(folder: str) -> list[str]:
     """The last checkpoint of a work folder, which may have been moved."""
-    try:
-        with open(osp.join(folder, 'last_checkpoint'), encoding='utf-8') as file:
-            return [osp.join(folder, osp.basename(file.read().strip()))]
-    except OSError:
+    if not osp.isfile(pointer := osp.join(folder, 'last_checkpoint')):
         return []
+    with open(pointer, encoding='utf-8', errors='surrogateescape') as file:
+        return [osp.join(folder, osp.basename(file.read(4096).strip()))]
 
 
 def reader_of(path: str) -> Callable[[str], Weights] | None:
@@ -103,8 +103,7 @@ def config_beside(path: str) -> dict:
             return {}  # whatever lies there is not of this file
         path = osp.dirname(path)
     try:
-        with open(osp.join(path, 'config.json'), encoding='utf-8') as file:
-            config = json.load(file)
+        config = read_json(osp.join(path, 'config.json'))
     except (OSError, ValueError):
         return {}
     known = isinstance(config, dict) and config.get('model_type') in ('deit', 'vit')
@@ -138,8 +137,7 @@ def shards_of(index: str) -> list[str]:
 
 
 def _weight_map(index: str) -> dict[str, str]:
-    with open(index, encoding='utf-8') as file:
-        content = json.load(file)
+    content = read_json(index)
     names = content.get('weight_map') if isinstance(content, dict) else None
     if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
         raise ValueError('it is JSON without a weight_map')
@@ -213,8 +211,12 @@ def _read_keras(path: str) -> Weights:
         raise ModuleNotFoundError(f'{path} is HDF5, which needs h5py: `pip install h5py`') from error
 
     weights: Weights = {}
+    left = osp.getsize(path)
 
     def visit(name, item):
+        nonlocal left
+        if name.count('/') > _DEEPEST_GROUP:
+            raise ValueError(f'its groups are more than {_DEEPEST_GROUP} deep')
         if not isinstance(item, h5py.Dataset):
             return
         # LAYER/MODEL/deit/encoder/layer_._0/.../kernel:0
@@ -222,11 +224,17 @@ def _read_keras(path: str) -> Weights:
         name = re.sub(r':\d+$', '', name)
         if reason := _not_in_the_file(item):
             raise ValueError(f'its data set {item.name} {reason}')
+        left -= item.nbytes
+        if left < 0:  # several are over the same bytes
+            raise ValueError(f'its data sets hold more than its {osp.getsize(path)} bytes')
         value = torch.from_numpy(item[()])
         if name.endswith('.kernel'):  # input channels come before output channels
             value = value.T if value.ndim == 2 else value.permute(3, 2, 0, 1)
         name = re.sub(r'\.(kernel|gamma)$', '.weight', name)
-        weights[re.sub(r'\.beta$', '.bias', name)] = value.contiguous()
+        name = re.sub(r'\.beta$', '.bias', name)
+        if name in weights:
+            raise ValueError(f'it holds {name} twice')
+        weights[name] = value.contiguous()
 
     with h5py.File(path, 'r') as file:
         file.visititems(visit)

@@ -1,11 +1,16 @@
 """Config, classes and architecture that a checkpoint records; the config is parsed, never run."""
 
 import ast
-from collections.abc import Mapping, MutableMapping
+import io
+import tokenize
+from collections.abc import Iterator, Mapping
 
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
 from .names import Weights
+
+_LONGEST, _DEEPEST = 500_000, 50  # characters; brackets
+_OPEN, _CLOSE = ('(', '[', '{'), (')', ']', '}')
 
 
 def meta_of(checkpoint: Mapping) -> Mapping:
@@ -21,20 +26,50 @@ def config_of(meta: Mapping) -> dict:
         dict: The assignments whose values are literals or calls of ``dict`` with literals.
     """
     text = meta.get('cfg')
-    if not isinstance(text, str):
-        return {}
-    try:
-        body = ast.parse(text).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    if not isinstance(text, str) or len(text) > _LONGEST:
         return {}
     values = {}
-    for node in body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            try:
+    for line in _literal_assignments(text):
+        try:
+            (node,) = ast.parse(line).body
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 values[node.targets[0].id] = _value(node.value)
-            except (ValueError, TypeError, RecursionError, MemoryError):
-                pass  # more than a literal
+        except (SyntaxError, ValueError, TypeError):
+            pass  # more than a literal
     return values
+
+
+def _literal_assignments(text: str) -> Iterator[str]:
+    """The assignments in a Python file that are of names, numbers, texts and brackets alone.
+
+    Python's own parser can be made to recurse until the process dies.
+    """
+    line: list[tuple[int, str]] = []
+    known, depth = True, 0
+    try:
+        for kind, word, *_ in tokenize.generate_tokens(io.StringIO(text).readline):
+            if kind in (tokenize.NEWLINE, tokenize.ENDMARKER):
+                if known and len(line) > 2 and line[1][1] == '=':
+                    yield tokenize.untokenize(line)
+                line, known, depth = [], True, 0
+            elif kind not in (tokenize.COMMENT, tokenize.NL):
+                depth += (word in _OPEN) - (word in _CLOSE)
+                before = line[-1][1] if line else ''
+                known = known and depth < _DEEPEST and _is_literal(kind, word, before)
+                line.append((kind, word))
+    except (tokenize.TokenError, IndentationError, SyntaxError):
+        return
+
+
+def _is_literal(kind: int, word: str, before: str) -> bool:
+    if kind == tokenize.OP:
+        sign = word == '-' and before in ('=', ',', ':', *_OPEN)
+        return sign or word in ('=', ',', ':', *_OPEN, *_CLOSE)
+    if kind == tokenize.NAME:  # as `a if b else c` would be
+        return before in ('', '=', ',', ':', *_OPEN)
+    return (
+        kind == tokenize.NUMBER or kind == tokenize.STRING and not word.lower().startswith(('f', 'rf', 'fr'))
+    )
 
 
 def without_code(checkpoint):
@@ -42,8 +77,8 @@ def without_code(checkpoint):
 
     mmengine 0.10.7 does not write it (its own is ``cfg``), and reads the numbers of GPUs in it alone.
     """
-    meta = checkpoint.get('meta') if isinstance(checkpoint, Mapping) else None
-    if isinstance(meta, MutableMapping):
+    meta = checkpoint['meta'] if isinstance(checkpoint, dict) and 'meta' in checkpoint else None
+    if isinstance(meta, dict):
         meta.pop('config', None)
     return checkpoint
 

@@ -17,12 +17,10 @@ from ..messages import shown
 
 _KINDS = 'biuf'  # bool, integers, floats
 _LARGEST = 8  # bytes; long doubles differ between machines
-STATISTICS = ('min', 'max', 'current', 'mean')  # of a HistoryBuffer
 
 
-def refusal(what: str) -> pickle.UnpicklingError:
-    """The error about what is no weight and no log."""
-    return pickle.UnpicklingError(f'Unsupported global: {what}')
+class Refused(pickle.UnpicklingError):
+    """A file holds more than weights and logs; nothing in it was run."""
 
 
 class Dtype:
@@ -40,7 +38,7 @@ class Dtype:
     def __setstate__(self, state: tuple):
         # (version, byte order, no subarray, no names, no fields, size, alignment, flags)
         if not isinstance(state, tuple) or len(state) != 8 or any(v is not None for v in state[2:5]):
-            raise refusal(f'numpy.dtype with {shown(state)}')
+            raise Refused(f'numpy.dtype with {shown(state)}')
         if state[1] in ('<', '>'):
             self.dtype = self.dtype.newbyteorder(state[1])
 
@@ -53,22 +51,22 @@ def _plain(code) -> np.dtype:
         try:
             dtype = np.dtype(code)
         except TypeError:
-            raise refusal(f'numpy.dtype({shown(code)})') from None
+            raise Refused(f'numpy.dtype({shown(code)})') from None
         if dtype.kind in _KINDS and dtype.itemsize <= _LARGEST and dtype.names is None:
             return dtype
-    raise refusal(f'numpy.dtype({shown(code)})')
+    raise Refused(f'numpy.dtype({shown(code)})')
 
 
-class _Array(np.ndarray):
+class Array(np.ndarray):
     """Stands for ``numpy.ndarray``; it is stored as one."""
 
     def __new__(cls, *args, **kwargs):
         """Called by a file, numpy would give it the memory of others."""
-        raise refusal('call of numpy.ndarray')
+        raise Refused('call of numpy.ndarray')
 
     def __setstate__(self, state: tuple):
         if not isinstance(state, tuple) or len(state) != 5:
-            raise refusal('numpy.ndarray of another version')
+            raise Refused('numpy.ndarray of another version')
         version, shape, dtype, fortran, data = state
         dtype = _plain(dtype)
         if (
@@ -77,7 +75,7 @@ class _Array(np.ndarray):
             or not isinstance(data, bytes)
             or math.prod(shape) * dtype.itemsize != len(data)
         ):
-            raise refusal(f'numpy.ndarray of shape {shown(shape)} that its bytes do not fill')
+            raise Refused(f'numpy.ndarray of shape {shown(shape)} that its bytes do not fill')
         super().__setstate__((version, shape, dtype, bool(fortran), data))  # type: ignore[arg-type]
 
     def __reduce__(self):
@@ -85,33 +83,63 @@ class _Array(np.ndarray):
 
 
 def reconstruct(subtype, shape, code):
-    """Stands for numpy's ``reconstruct``: an empty array, before its state."""
-    if tuple(shape) != (0,):
-        raise refusal(f'numpy _reconstruct({shown(shape)})')
-    return np.ndarray.__new__(_Array, (0,), np.int8)
+    """Stands for numpy's ``_reconstruct``: an empty array, before its state."""
+    if shape != (0,):
+        raise Refused(f'numpy _reconstruct({shown(shape)})')
+    return np.ndarray.__new__(Array, (0,), np.int8)
 
 
 def scalar(dtype, data: bytes = b''):
     """Stands for numpy's ``scalar``."""
     dtype = _plain(dtype)
     if not isinstance(data, bytes) or len(data) != dtype.itemsize:
-        raise refusal('numpy scalar that its bytes do not fill')
+        raise Refused('numpy scalar that its bytes do not fill')
     return np.frombuffer(data, dtype)[0]
 
 
 def no_bytes(*args) -> bytes:
     """Stands for ``bytes``, by which the data of an empty array are stored."""
     if args:
-        raise refusal(f'bytes{shown(args)}')
+        raise Refused(f'bytes{shown(args)}')
     return b''
 
 
-def _history_statistic(owner: type, name: str):
-    """Stands for ``getattr``, by which a ``HistoryBuffer`` stores its statistics, and gives nothing else
-    of anything."""
-    if owner is HistoryBuffer and name in STATISTICS:
-        return getattr(owner, name)
-    raise refusal(f'getattr({shown(owner)}, {shown(name)})')
+class Log(HistoryBuffer):
+    """Stands for ``HistoryBuffer``, whose state can exchange how all of them are averaged; it becomes one."""
+
+    def __new__(cls, *args):
+        """Called by a file with arguments, it would make arrays of whatever these are."""
+        if args:
+            raise Refused('call of a HistoryBuffer')
+        return super().__new__(cls)
+
+    def __setstate__(self, state):
+        if not isinstance(state, dict):
+            raise Refused('a HistoryBuffer without a state')
+        values, counts, length = (state.get(k) for k in ('_log_history', '_count_history', 'max_length'))
+        if not (
+            isinstance(values, np.ndarray)
+            and isinstance(counts, np.ndarray)
+            and values.ndim == 1
+            and values.shape == counts.shape
+            and type(length) is int
+            and length > 0
+        ):
+            raise Refused('a HistoryBuffer that is no history of numbers')
+        self._log_history, self._count_history, self.max_length = values, counts, length
+        self._set_default_statistics()
+        self.__class__ = HistoryBuffer  # type: ignore[assignment]
+
+
+def statistic(owner, name: str):
+    """Stands for ``getattr``, by which a ``HistoryBuffer`` stores its statistics, and gives nothing else of
+    anything."""
+    if owner in (Log, HistoryBuffer) and name in ('min', 'max', 'current', 'mean'):
+        return getattr(HistoryBuffer, name)
+    raise Refused(f'getattr({shown(owner)}, {shown(name)})')
+
+
+LOG = 'mmengine.logging.history_buffer.HistoryBuffer'
 
 
 def allow_mmengine_checkpoints():
@@ -119,13 +147,11 @@ def allow_mmengine_checkpoints():
     the reference's scripts store."""
     torch.serialization.add_safe_globals(
         [
-            HistoryBuffer,
             argparse.Namespace,
-            _Array,
-            Dtype,
-            (_Array, 'numpy.ndarray'),
+            (Log, LOG),
+            (Array, 'numpy.ndarray'),
             (Dtype, 'numpy.dtype'),
-            (_history_statistic, 'builtins.getattr'),
+            (statistic, 'builtins.getattr'),
             (no_bytes, 'builtins.bytes'),
             # numpy 1 and 2 store the same functions under different names.
             (reconstruct, 'numpy._core.multiarray._reconstruct'),

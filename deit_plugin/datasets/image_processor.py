@@ -1,12 +1,41 @@
 """transformers' preparation of images."""
 
-import json
+import math
 import os.path as osp
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
+
+from ..json_file import read_json
+from ..messages import shown
+
+
+def _is_number(value) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_side(value) -> bool:
+    return value is None or type(value) is int and 0 < value <= 8192
+
+
+def _is_size(value) -> bool:
+    return all(map(_is_side, value.values())) if isinstance(value, dict) else _is_side(value)
+
+
+def _is_of_channels(value) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
+
+
+_SETTINGS = dict(
+    size=_is_size,
+    crop_size=_is_size,
+    resample=lambda value: value in range(6),
+    rescale_factor=_is_number,
+    image_mean=_is_of_channels,
+    image_std=lambda value: _is_of_channels(value) and 0 not in value,
+)
 
 
 @TRANSFORMS.register_module()
@@ -48,9 +77,10 @@ class DeiTImageProcessor(BaseTransform):
                 f'There is no {path!r}: give the preprocessor_config.json of '
                 'the checkpoint, or the folder in which it is'
             )
-        with open(path, encoding='utf-8') as file:
-            given = json.load(file)
-        kind = given.get('image_processor_type', given.get('feature_extractor_type', 'DeiT'))
+        given = read_json(path)
+        if not isinstance(given, dict):
+            raise ValueError(f'{path} holds no settings by name')
+        kind = str(given.get('image_processor_type', given.get('feature_extractor_type', 'DeiT')))
         # DeiTFeatureExtractor, DeiTImageProcessorFast, ...
         kind = next((k for k in self._DEFAULTS if kind.startswith(k)), kind)
         if kind not in self._DEFAULTS:
@@ -68,6 +98,8 @@ class DeiTImageProcessor(BaseTransform):
             **self._DEFAULTS[kind],
             **given,
         }
+        if odd := [name for name, is_one in _SETTINGS.items() if not is_one(self.cfg[name])]:
+            raise ValueError(f'{path} has an odd {odd[0]}: {shown(self.cfg[odd[0]])}')
         size = self.cfg['size']
         if self.cfg['do_resize'] and isinstance(size, dict):
             sides = {key for key, value in size.items() if value is not None}

@@ -1,26 +1,31 @@
 """Whether a training can go on from a checkpoint, before anything of it is taken."""
 
 import math
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from numbers import Real
 
-import numpy as np
 import torch
 import torch.nn as nn
-from mmengine.logging import HistoryBuffer
+from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper
 
 from ..checkpoints.contents import check_weights
 from ..messages import shown, some
 
 _LARGEST_SEED = 2**32
+# How an optimizer is computed, not what: as this machine has it.
+_IMPLEMENTATION = ('fused', 'foreach', 'capturable', 'differentiable')
+# How far a schedule of mmengine got; the rest is what it is.
+_PROGRESS = ('last_step', '_global_step', '_last_value', 'num_bad_steps', 'cooldown_counter', 'best')
 
 
-def check_resumable(checkpoint: Mapping, runner, model: nn.Module):
-    """Refuse what ``--resume`` would fail of, or would train on with values that are no numbers.
+def check_resumable(checkpoint: dict, runner, model: nn.Module):
+    """Refuse what ``--resume`` would fail of, or would train on with half a state.
+
+    Of the schedules only how far they got is left in the checkpoint: what they are is the config's.
 
     Args:
-        checkpoint (Mapping): As it was read.
+        checkpoint (dict): As it was read.
         runner (Runner): Of the training, its optimizer and schedules built.
         model (nn.Module): Its model, without wrappers.
 
@@ -33,92 +38,132 @@ def check_resumable(checkpoint: Mapping, runner, model: nn.Module):
             f'The checkpoint cannot be resumed: {problem}. It may serve to start a training from: '
             '`load_from`, without --resume'
         )
+    if isinstance(runner.param_schedulers, list):
+        for given in checkpoint['param_schedulers']:
+            for name in given.keys() - set(_PROGRESS):
+                del given[name]
+    if isinstance(runner.optim_wrapper, OptimWrapper) and 'optimizer' in checkpoint:
+        own = runner.optim_wrapper.state_dict()
+        for known, group in zip(own['param_groups'], checkpoint['optimizer']['param_groups']):
+            group.update({name: known[name] for name in _IMPLEMENTATION if name in known})
+        if 'base_param_settings' in own:
+            checkpoint['optimizer']['base_param_settings'] = own['base_param_settings']
 
 
-def _problems(checkpoint: Mapping, runner, model: nn.Module) -> Iterable[str]:
-    yield from _of_place(checkpoint.get('meta'))
+def _problems(checkpoint: dict, runner, model: nn.Module) -> Iterator[str]:
+    yield from _of_place(checkpoint.get('meta'), runner)
     yield from _of_logs(checkpoint.get('message_hub'))
-    if 'optimizer' in checkpoint and isinstance(runner.optim_wrapper, OptimWrapper):
-        yield from _of_optimizer(checkpoint['optimizer'], runner.optim_wrapper)
-    if 'param_schedulers' in checkpoint and isinstance(runner.param_schedulers, list):
-        yield from _of_schedules(checkpoint['param_schedulers'], runner.param_schedulers)
-    shapes = {name: value.shape for name, value in model.named_parameters()}
-    for part in ('ema_state_dict', 'gradients'):
-        if part in checkpoint:
-            yield from _of_weights(checkpoint[part], shapes, part)
+    if isinstance(runner.optim_wrapper, OptimWrapper):
+        if 'optimizer' in checkpoint:
+            done = checkpoint['meta']['iter']
+            yield from _of_optimizer(checkpoint['optimizer'], runner.optim_wrapper, done)
+        elif not any(isinstance(h, CheckpointHook) and not h.save_optimizer for h in runner.hooks):
+            yield 'it has no optimizer, as the best checkpoint has none: resume the last one'
+    if isinstance(runner.param_schedulers, list):
+        yield from _of_schedules(checkpoint.get('param_schedulers'), runner.param_schedulers)
+    if 'ema_state_dict' in checkpoint:
+        own = {f'module.{name}': value.shape for name, value in model.state_dict().items()}
+        yield from _of_average(checkpoint['ema_state_dict'], {**own, 'steps': torch.Size()})
+    if 'gradients' in checkpoint:
+        own = {name: value.shape for name, value in model.named_parameters()}
+        yield from _of_weights(checkpoint['gradients'], own, 'gradients')
 
 
-def _of_place(meta) -> Iterable[str]:
-    if not isinstance(meta, MutableMapping):
+def _of_place(meta, runner) -> Iterator[str]:
+    if not isinstance(meta, dict):
         yield 'it has no `meta`, where its epoch and iteration are'
         return
-    for name in ('epoch', 'iter'):
+    for name, last in (('epoch', runner.max_epochs), ('iter', runner.max_iters)):
         value = meta.get(name)
         if type(value) is not int or value < 0:
             yield f'its {name} is {shown(value)}'
+        elif value > last:
+            yield f'its {name} is {value}, and the training ends at {last}: set `train_cfg` to more'
     seed = meta.get('seed')
     if seed is not None and not (type(seed) is int and 0 <= seed < _LARGEST_SEED):
         yield f'its seed is {shown(seed)}'
 
 
-def _of_logs(hub) -> Iterable[str]:
-    parts = ('log_scalars', 'runtime_info', 'resumed_keys')
-    if not isinstance(hub, dict) or not all(isinstance(hub.get(part), dict) for part in parts):
-        yield 'it has no logs (`message_hub`)'
+def _of_logs(hub) -> Iterator[str]:
+    for part in ('log_scalars', 'runtime_info', 'resumed_keys'):
+        found = hub.get(part) if isinstance(hub, dict) else None
+        if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+            yield f'it has no logs (`message_hub.{part}`)'
+            return
+
+
+def _of_optimizer(given, wrapper: OptimWrapper, done: int) -> Iterator[str]:
+    groups = given.get('param_groups') if isinstance(given, dict) else None
+    if not isinstance(groups, list) or not isinstance(given.get('state'), dict):
+        yield 'its optimizer has no `state` and no `param_groups`'
         return
-    for name, log in hub['log_scalars'].items():
-        if isinstance(log, HistoryBuffer) and not _is_sound(log):
-            yield f'its log of {shown(name)} is damaged'
+    own = wrapper.state_dict()
+    if len(groups) != len(own['param_groups']):
+        yield f'its optimizer has {len(groups)} groups of parameters, here are {len(own["param_groups"])}'
+    for i, (known, group) in enumerate(zip(own['param_groups'], groups)):
+        expected = {name: value for name, value in known.items() if name not in _IMPLEMENTATION}
+        yield from _differences(expected, group, f'optimizer.param_groups.{i}')
+        if group['params'] != known['params']:
+            yield f'its optimizer.param_groups.{i} has other parameters'
+    if 'loss_scaler' in given and 'loss_scaler' in own:
+        yield from _differences(own['loss_scaler'], given['loss_scaler'], 'optimizer.loss_scaler')
+    yield from _of_states(given['state'], wrapper, done)
 
 
-def _is_sound(log: HistoryBuffer) -> bool:
-    values, counts = vars(log).get('_log_history'), vars(log).get('_count_history')
-    return (
-        isinstance(values, np.ndarray)
-        and isinstance(counts, np.ndarray)
-        and values.ndim == 1
-        and values.shape == counts.shape
-        and type(vars(log).get('max_length')) is int
-        and all(map(callable, log._statistics_methods.values()))
-    )
-
-
-def _of_optimizer(given, wrapper) -> Iterable[str]:
-    if not isinstance(given, dict) or not isinstance(given.get('state'), dict):
-        yield 'its optimizer has no `state`'
-        return
-    own = {name: value for name, value in wrapper.state_dict().items() if name != 'state'}
-    yield from _differences(own, given, 'optimizer')
+def _of_states(states: dict, wrapper: OptimWrapper, done: int) -> Iterator[str]:
     parameters = [p for group in wrapper.param_groups for p in group['params']]
-    for index, state in given['state'].items():
+    names: set = set()
+    for index, state in states.items():
         if type(index) is not int or not 0 <= index < len(parameters) or not isinstance(state, dict):
             yield f'its optimizer has a state of {shown(index)}, which is no parameter'
-            continue
+            return
+        names = names or set(state)
+        if set(state) != names:
+            yield f'its optimizer has another kind of state of the parameter {index}'
         for name, value in state.items():
-            if not _fits(value, parameters[index]):
+            if not _is_state(name, value, parameters[index]):
                 yield f'its optimizer has an odd {shown(name)} of the parameter {index}'
+    if isinstance(wrapper.optimizer, (torch.optim.Adam, torch.optim.AdamW)):
+        amsgrad = wrapper.param_groups[0].get('amsgrad')
+        expected = {'step', 'exp_avg', 'exp_avg_sq', *(['max_exp_avg_sq'] if amsgrad else [])}
+        if names != expected and (names or done >= wrapper._accumulative_counts):
+            yield f'its optimizer has {some(names)} of the parameters, not {some(sorted(expected))}'
 
 
-def _of_schedules(given, schedulers: list) -> Iterable[str]:
-    own = [scheduler.state_dict() for scheduler in schedulers]
-    yield from _differences(own, given, 'param_schedulers')
-    for known, state in zip(own, given):
-        if unknown := state.keys() - known.keys():  # each becomes an attribute
-            yield f'its param_schedulers have {some(map(shown, unknown))}, which are not known here'
-
-
-def _fits(value, parameter: torch.Tensor) -> bool:
-    """Whether something is a state of a parameter: a number, or finite values of its shape."""
+def _is_state(name, value, parameter: torch.Tensor) -> bool:
+    """Whether something is a state of a parameter: the number of steps, or finite values of its shape."""
+    if name == 'step':
+        return isinstance(value, (Real, torch.Tensor)) and _is_number(value)
     if not isinstance(value, torch.Tensor):
-        return value is None or isinstance(value, Real) and math.isfinite(value)
-    if value.layout != torch.strided or value.device.type == 'meta' or value.is_complex():
-        return False
-    fits = value.numel() == 1 or value.shape == parameter.shape
+        return value is None
+    fits = value.shape == parameter.shape and value.is_contiguous() and value.is_floating_point()
     return fits and bool(torch.isfinite(value).all())
 
 
-def _of_weights(given, shapes: Mapping, part: str) -> Iterable[str]:
-    if not isinstance(given, Mapping):
+def _is_number(value) -> bool:
+    if isinstance(value, torch.Tensor):
+        return value.numel() == 1 and math.isfinite(value.item())
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+def _of_schedules(given, schedulers: list) -> Iterator[str]:
+    if not isinstance(given, list) or len(given) != len(schedulers):
+        yield f'its param_schedulers are not the {len(schedulers)} of the config'
+        return
+    for i, (scheduler, state) in enumerate(zip(schedulers, given)):
+        # Of a plateau the best may be any number, infinity included.
+        own = {name: value for name, value in scheduler.state_dict().items() if name in _PROGRESS[:-1]}
+        yield from _differences(own, state, f'param_schedulers.{i}')
+
+
+def _of_average(given, shapes: Mapping) -> Iterator[str]:
+    yield from _of_weights(given, shapes, 'ema_state_dict')
+    if missing := sorted(shapes.keys() - given.keys()):
+        yield f'its ema_state_dict lacks {some(missing)}'
+
+
+def _of_weights(given, shapes: Mapping, part: str) -> Iterator[str]:
+    if not isinstance(given, dict):
         yield f'its {part} is a {type(given).__name__}'
         return
     try:
@@ -126,30 +171,27 @@ def _of_weights(given, shapes: Mapping, part: str) -> Iterable[str]:
     except ValueError as error:
         yield str(error)
         return
-    named = {str(name).removeprefix('module.'): value.shape for name, value in given.items()}
-    if wrong := [name for name, shape in named.items() if shapes.get(name, shape) != shape]:
-        yield f'its {part} has other shapes of {some(wrong)}'
+    if wrong := [name for name, value in given.items() if shapes.get(name) != value.shape]:
+        yield f'its {part} has other shapes or names: {some(wrong)}'
 
 
-def _differences(own, given, path: str) -> Iterable[str]:
-    """Where values from a file are of another kind than a training's own."""
-    if isinstance(own, torch.Tensor):
-        if not _fits(given, own):
-            yield f'its {path} is {shown(given)}'
-    elif isinstance(own, Real):
-        if not (given is None or isinstance(given, Real) and math.isfinite(given) >= math.isfinite(own)):
-            yield f'its {path} is {shown(given)}'
-    elif isinstance(own, dict):
-        if not isinstance(given, dict):
-            yield f'its {path} is a {type(given).__name__}'
-        else:
-            for key in own.keys() & given.keys():
-                yield from _differences(own[key], given[key], f'{path}.{key}')
+def _differences(own, given, path: str) -> Iterator[str]:
+    """Where values from a file are of another kind than a training's own, or where one is missing."""
+    if isinstance(own, dict):
+        missing = own.keys() - given.keys() if isinstance(given, dict) else own.keys()
+        if missing:
+            yield f'its {path} lacks {some(sorted(missing))}'
+            return
+        for key, value in own.items():
+            yield from _differences(value, given[key], f'{path}.{key}')
     elif isinstance(own, (list, tuple)):
         if not isinstance(given, (list, tuple)) or len(given) != len(own):
             yield f'its {path} has not the {len(own)} entries that it has here'
-        else:
-            for i, pair in enumerate(zip(own, given)):
-                yield from _differences(*pair, f'{path}.{i}')
-    elif own is not None and given is not None and type(given) is not type(own):
+            return
+        for i, pair in enumerate(zip(own, given)):
+            yield from _differences(*pair, f'{path}.{i}')
+    elif isinstance(own, bool) or own is None or isinstance(own, str):
+        if own != given or type(own) is not type(given):
+            yield f'its {path} is {shown(given)}, here it is {own}'
+    elif not _is_number(given) or float(given) < 0:
         yield f'its {path} is {shown(given)}'

@@ -1,13 +1,16 @@
 """The folder in which a training runs: one training at a time, and the checkpoints that are its own."""
 
 import json
+import logging
 import os
 import os.path as osp
 import re
 
 from filelock import FileLock, Timeout
+from mmengine.logging import print_log
 
 from ..checkpoints.atomic import PARTIAL, lock, write_whole
+from ..json_file import read_json
 
 PATIENCE = 30.0  # seconds that the workers of a killed training may hold the lock
 
@@ -27,22 +30,24 @@ class WorkFolder:
 
     def _read(self) -> dict:
         try:
-            with open(self._list, encoding='utf-8') as file:
-                content = dict(json.load(file))
-        except (OSError, ValueError, TypeError):
+            content = read_json(self._list)
+        except (OSError, ValueError):
             content = {}
-        names = content.get('checkpoints')
-        content['checkpoints'] = [str(name) for name in names] if isinstance(names, list) else []
-        return content
+        names = content.get('checkpoints') if isinstance(content, dict) else []
+        configs = content.get('configs') if isinstance(content, dict) else {}
+        return dict(
+            checkpoints=[str(name) for name in names] if isinstance(names, list) else [],
+            configs=dict(configs) if isinstance(configs, dict) else {},
+        )
 
     def _write(self, content: dict):
         write_whole(self._list, json.dumps(content).encode())
 
-    def lock(self, config: str) -> FileLock | None:
+    def lock(self, config: str | None = None) -> FileLock | None:
         """Take the folder for this process and its workers.
 
         Args:
-            config (str): The file of the config, which mmengine has written there already.
+            config (str, optional): The file of the config, which mmengine has written there already.
 
         Returns:
             FileLock | None: To be released; None on a file system without locks.
@@ -50,21 +55,20 @@ class WorkFolder:
         Raises:
             RuntimeError: If another training runs in it. Its config is put back.
         """
+        os.makedirs(self.path, exist_ok=True)
         try:
             # Of this process there is one: a training that failed in a notebook may be started again.
             held = lock(osp.join(self.path, '.training.lock'), PATIENCE, is_singleton=True)
         except Timeout:
-            for name, text in self._read().get('configs', {}).items():
-                if osp.basename(name) == name:
-                    write_whole(osp.join(self.path, name), text.encode())
+            before = self._read()['configs'].get(osp.basename(config or ''))
+            if config and isinstance(before, str):
+                write_whole(config, before.encode())
             raise RuntimeError(
                 f'Another training runs in {self.path}: wait for its end, or choose another --work-dir'
             ) from None
-        content = self._read()
-        if osp.isfile(config):
+        if config and osp.isfile(config):
             with open(config, encoding='utf-8') as file:
-                content['configs'] = {osp.basename(config): file.read()}
-        self._write(content)
+                self._write(dict(self._read(), configs={osp.basename(config): file.read()}))
         return held
 
     def mend_pointer(self):
@@ -72,14 +76,16 @@ class WorkFolder:
         pointer = osp.join(self.path, 'last_checkpoint')
         if not osp.isfile(pointer):
             return
-        with open(pointer, encoding='utf-8') as file:
+        with open(pointer, encoding='utf-8', errors='surrogateescape') as file:
             named = file.read().strip()
         here = osp.join(self.path, osp.basename(named))
         if not osp.exists(named) and osp.isfile(here):
-            write_whole(pointer, here.encode())
+            write_whole(pointer, os.fsencode(here))
 
     def add(self, *names: str):
         """Note checkpoints that are written."""
+        if not names:
+            return
         content = self._read()
         if new := [name for name in names if name not in content['checkpoints']]:
             content['checkpoints'] += new
@@ -91,6 +97,18 @@ class WorkFolder:
         if name in content['checkpoints']:
             content['checkpoints'].remove(name)
             self._write(content)
+
+    def keep_of_others(self, name: str):
+        """Put a file aside that no training in this folder wrote, before one of that name is written."""
+        path = osp.join(self.path, name)
+        if '://' in path or not osp.lexists(path) or self.wrote(name):
+            return
+        stem, end = osp.splitext(path)
+        aside = next(p for i in range(1, 10**6) if not osp.lexists(p := f'{stem}.earlier{i}{end}'))
+        os.rename(path, aside)
+        print_log(
+            f'{path} is of no training in this folder. It is kept as {aside}', 'current', logging.WARNING
+        )
 
     def wrote(self, name: str) -> bool:
         """Whether a training in this folder wrote a checkpoint of this name."""

@@ -128,13 +128,19 @@ def fit_state_dict(deit, state_dict: MutableMapping, prefix: str):
 def _fit_positions(deit, state_dict: MutableMapping, prefix: str):
     name, has_dist = f'{prefix}pos_embed', f'{prefix}dist_token' in state_dict
     given = state_dict.get(name)
-    if given is None or given.ndim != 3 or given.shape[-1] != deit.embed_dims:
+    tokens = 2 if has_dist else 1
+    if (
+        given is None
+        or given.ndim != 3
+        or given.shape[::2] != (1, deit.embed_dims)
+        or given.shape[1] <= tokens
+    ):
         return  # the comparison of the shapes reports it
     if given.shape == deit.pos_embed.shape:
         return
     state_dict[name] = fit_pos_embed(
         given,
-        2 if has_dist else 1,
+        tokens,
         deit.pos_embed,
         deit.num_extra_tokens,
         deit.patch_resolution,

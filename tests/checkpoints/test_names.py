@@ -332,7 +332,7 @@ def test_two_files_of_the_same_name_on_the_hub_are_two(tmp_path, monkeypatch):
     def download(address, path):
         torch.save(dict(which=torch.tensor(len(address))), path)
 
-    monkeypatch.setattr('deit_plugin.checkpoints.downloads.urlretrieve', download)
+    monkeypatch.setattr('deit_plugin.checkpoints.downloads._retrieve', download)
     a, b = (f'https://hub.test/{name}/resolve/main/pytorch_model.bin' for name in ('tiny', 'small'))
     for address in (a, b, a):
         loaded = CheckpointLoader.load_checkpoint(address)

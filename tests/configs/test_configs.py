@@ -147,7 +147,7 @@ def test_recipe_of_transfer(name):
     assert cfg.model.backbone.drop_path_rate == (0 if distilled else drop_path)
     assert cfg.model.type == 'ImageClassifier' and cfg.model.head.loss.type == 'LabelSmoothLoss'
     assert cfg.model.backbone.get('distilled', False) == distilled == ('neck' in cfg.model)
-    assert cfg.model.head.type == ('DeiTDualHead' if distilled else 'VisionTransformerClsHead')
+    assert cfg.model.head.type == ('DeiTDualHead' if distilled else 'DeiTHead')
     assert side_of(cfg) == (384 if large else 224)
     assert cfg.load_from == f'work_dirs/{start}/epoch_{30 if large else 300}.pth'
     assert cfg.load_from.split('/')[1] in IMAGENET

@@ -138,6 +138,8 @@ def test_a_second_training_in_a_folder_is_refused(tmp_path, monkeypatch):
         with pytest.raises(RuntimeError, match='Another training runs in .*--work-dir'):
             run(tmp_path)
         assert checkpoints(tmp_path) == []
+        with pytest.raises(RuntimeError, match='Another training'):
+            work_folder.WorkFolder(str(tmp_path)).lock(str(tmp_path / 'mine.py'))
         assert (tmp_path / 'mine.py').read_text() == 'of the first'
     finally:
         other.kill()

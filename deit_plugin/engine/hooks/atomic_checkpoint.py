@@ -3,12 +3,14 @@
 import hashlib
 import io
 import math
+import os
 import os.path as osp
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 
 import torch
+from filelock import FileLock
 from mmengine.dist import barrier, is_main_process, master_only
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import BaseLoop, CheckpointLoader, EpochBasedTrainLoop
@@ -41,7 +43,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if 'file_client_args' not in kwargs:
             kwargs.setdefault('backend_args', dict(backend='atomic_local'))
         super().__init__(**kwargs)
-        self._release: Callable = _nothing
+        self._release: Callable = _release
 
     def _save_checkpoint_with_step(self, runner, step, meta):
         # The parent's, but for the order of writing and removing, and a pointer that is written whole.
@@ -53,6 +55,7 @@ class AtomicCheckpointHook(CheckpointHook):
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
         filename = self.filename_tmpl.format(step)
         if is_main_process():
+            self._folder.keep_of_others(filename)
             self._folder.add(filename)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
@@ -68,21 +71,32 @@ class AtomicCheckpointHook(CheckpointHook):
             **self.args,
         )
         if is_main_process():
-            write_whole(osp.join(runner.work_dir, 'last_checkpoint'), self.last_ckpt.encode())
+            write_whole(osp.join(runner.work_dir, 'last_checkpoint'), os.fsencode(self.last_ckpt))
             for name in outdated:
                 self._remove(self.file_backend.join_path(self.out_dir, name))
 
     def _save_best_checkpoint(self, runner, metrics):
-        before = self._best_paths()
+        before, names = self._best_paths(), self._best_names(runner, metrics)
+        for name in names:
+            self._folder.keep_of_others(name)
+        self._folder.add(*names)  # before it is written, so that a kill leaves no file of nobody
         backend, self.file_backend = self.file_backend, _Removals(self.file_backend, self._is_own)
         try:
             super()._save_best_checkpoint(runner, metrics)
         finally:
             removals, self.file_backend = self.file_backend, backend
-        if is_main_process():
-            self._folder.add(*map(osp.basename, self._best_paths() - before))
+        for name in names - {osp.basename(path) for path in self._best_paths() | before}:
+            self._folder.forget(name)  # it was not better
         for path in removals.paths:
             self._remove(path)
+
+    def _best_names(self, runner, metrics) -> set[str]:
+        """What the parent may write."""
+        if not self.save_best or not is_main_process():
+            return set()
+        keys = [next(iter(metrics))] if 'auto' in self.key_indicators else self.key_indicators
+        step = self.filename_tmpl.format(runner.epoch if self.by_epoch else runner.iter)
+        return {f'best_{key}_{step}'.replace('/', '_') for key in keys}
 
     def _best_paths(self) -> set[str]:
         paths = [getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()]
@@ -123,17 +137,25 @@ class AtomicCheckpointHook(CheckpointHook):
         Raises:
             RuntimeError: If another training runs in it.
         """
-        self._folder = WorkFolder(runner.work_dir)
+        run = WorkFolder(runner.work_dir)
+        out = self._folder_of(runner.work_dir)
+        elsewhere = out != runner.work_dir and '://' not in out
+        self._folder = WorkFolder(out) if elsewhere else run
         if not isinstance(runner._train_loop, BaseLoop):
             return
         if is_main_process():
             config = osp.basename(runner.cfg.filename or f'{runner.timestamp}.py')
-            held = self._folder.lock(osp.join(runner.work_dir, config))
-            if held is not None:  # a training that fails ends without a word to its hooks
-                self._release = weakref.finalize(runner, held.release)
+            held = [run.lock(osp.join(runner.work_dir, config))]
+            held += [self._folder.lock()] if elsewhere else []
+            # A training that fails ends without a word to its hooks.
+            self._release = weakref.finalize(runner, _release, held)
             if runner._resume and runner._load_from is None:
-                self._folder.mend_pointer()
+                run.mend_pointer()
         barrier()
+
+    def _folder_of(self, work_dir: str) -> str:
+        """Where the checkpoints are, as the parent makes it of its argument when training starts."""
+        return osp.join(self.out_dir, osp.basename(work_dir.rstrip(osp.sep))) if self.out_dir else work_dir
 
     def before_train(self, runner) -> None:
         """Find the folder, remove what a killed write left there, and repeat a validation that a kill may
@@ -154,17 +176,15 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _distrust(self, info: dict, work_dir: str):
         """Drop what a checkpoint says of files that are not of this folder's trainings."""
-        folder = work_dir
-        if self.out_dir:  # as the parent makes it of its argument
-            folder = osp.join(self.out_dir, osp.basename(work_dir.rstrip(osp.sep)))
+        folder = self._folder_of(work_dir)
         steps = info.pop('keep_ckpt_ids', None)
         if isinstance(steps, list):
             steps = [step for step in steps if type(step) is int]
             info['keep_ckpt_ids'] = [s for s in steps if self._folder.wrote(self.filename_tmpl.format(s))]
-        for name in [n for n in info if n.startswith('best_score')]:
+        for name in [n for n in info if str(n).startswith('best_score')]:
             if not isinstance(info[name], Real) or not math.isfinite(info[name]):
                 del info[name]
-        for name in [n for n in info if n == 'last_ckpt' or n.startswith('best_ckpt')]:
+        for name in [n for n in info if n == 'last_ckpt' or str(n).startswith('best_ckpt')]:
             if not isinstance(info[name], str):
                 del info[name]
                 continue
@@ -191,8 +211,10 @@ class AtomicCheckpointHook(CheckpointHook):
                 )
 
 
-def _nothing():
-    """To release where nothing is held."""
+def _release(locks: Sequence[FileLock | None] = ()):
+    for held in locks:
+        if held is not None:
+            held.release()
 
 
 class _Removals:

@@ -32,6 +32,8 @@ class FilledModelHook(Hook):
     weights of other libraries by their names; an ``ImageClassifier`` does so without it.
     """
 
+    priority = 'HIGHEST'  # before other hooks take a state from a checkpoint
+
     def __init__(self):
         self._watched = None
         self._given: dict | None = None  # the state dict, while a checkpoint is loaded
@@ -47,7 +49,13 @@ class FilledModelHook(Hook):
             model.register_load_state_dict_post_hook(self._after_loading)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Called after a checkpoint was read and before it is loaded into the model."""
+        """Called after a checkpoint was read and before it is loaded into the model.
+
+        Raises:
+            ValueError: If it cannot be one.
+        """
+        if not isinstance(checkpoint, dict):
+            raise ValueError(f'The checkpoint holds a {type(checkpoint).__name__}, not weights by name')
         without_code(checkpoint)  # whichever loader read it
         is_training = isinstance(runner._train_loop, BaseLoop)
         if is_training and runner._resume:
