@@ -13,8 +13,8 @@ from ..checkpoints.contents import check_weights
 from ..messages import shown, some
 
 _LARGEST_SEED = 2**32
-# How an optimizer is computed, not what: as this machine has it.
-_IMPLEMENTATION = ('fused', 'foreach', 'capturable', 'differentiable')
+# Of a group of parameters what a training changes; the rest is the config's.
+_CHANGING = ('lr', 'initial_lr', 'params')
 # How far a schedule of mmengine got; the rest is what it is.
 _PROGRESS = ('last_step', '_global_step', '_last_value', 'num_bad_steps', 'cooldown_counter', 'best')
 
@@ -22,7 +22,8 @@ _PROGRESS = ('last_step', '_global_step', '_last_value', 'num_bad_steps', 'coold
 def check_resumable(checkpoint: dict, runner, model: nn.Module):
     """Refuse what ``--resume`` would fail of, or would train on with half a state.
 
-    Of the schedules only how far they got is left in the checkpoint: what they are is the config's.
+    Of the schedules only how far they got is taken, and of the optimizer its rate and its state: what they are
+    is the config's.
 
     Args:
         checkpoint (dict): As it was read.
@@ -45,7 +46,7 @@ def check_resumable(checkpoint: dict, runner, model: nn.Module):
     if isinstance(runner.optim_wrapper, OptimWrapper) and 'optimizer' in checkpoint:
         own = runner.optim_wrapper.state_dict()
         for known, group in zip(own['param_groups'], checkpoint['optimizer']['param_groups']):
-            group.update({name: known[name] for name in _IMPLEMENTATION if name in known})
+            group.update({name: value for name, value in known.items() if name not in _CHANGING})
         if 'base_param_settings' in own:
             checkpoint['optimizer']['base_param_settings'] = own['base_param_settings']
 
@@ -101,9 +102,9 @@ def _of_optimizer(given, wrapper: OptimWrapper, done: int) -> Iterator[str]:
     if len(groups) != len(own['param_groups']):
         yield f'its optimizer has {len(groups)} groups of parameters, here are {len(own["param_groups"])}'
     for i, (known, group) in enumerate(zip(own['param_groups'], groups)):
-        expected = {name: value for name, value in known.items() if name not in _IMPLEMENTATION}
+        expected = {name: value for name, value in known.items() if name in _CHANGING}
         yield from _differences(expected, group, f'optimizer.param_groups.{i}')
-        if group['params'] != known['params']:
+        if isinstance(group, dict) and group.get('params') != known['params']:
             yield f'its optimizer.param_groups.{i} has other parameters'
     if 'loss_scaler' in given and 'loss_scaler' in own:
         yield from _differences(own['loss_scaler'], given['loss_scaler'], 'optimizer.loss_scaler')
@@ -135,9 +136,11 @@ def _is_state(name, value, parameter: torch.Tensor) -> bool:
     if name == 'step':
         return isinstance(value, (Real, torch.Tensor)) and _is_number(value)
     if not isinstance(value, torch.Tensor):
-        return value is None
+        return value is None and name == 'momentum_buffer'
     fits = value.shape == parameter.shape and value.is_contiguous() and value.is_floating_point()
-    return fits and bool(torch.isfinite(value).all())
+    if not fits or not torch.isfinite(value).all():
+        return False
+    return not str(name).endswith('_sq') or bool((value >= 0).all())
 
 
 def _is_number(value) -> bool:
