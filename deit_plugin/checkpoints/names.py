@@ -6,6 +6,7 @@ and, for masked-image modelling, ``neck.decoder.0``.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -93,11 +94,13 @@ def to_mmpretrain(state_dict: Weights) -> tuple[str | None, Weights]:
 
     Raises:
         ValueError: If the weights are timm's or transformers', but not all of them are those of a
-            DeiT.
+            DeiT, or if two have one name but for a prefix.
     """
     if not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state_dict.items()):
         return None, state_dict
     names = {name: re.sub(r'^((module|_orig_mod)\.)+', '', name) for name in state_dict}
+    if twice := {name for name, count in Counter(names.values()).items() if count > 1}:
+        raise ValueError(f'There are two of {some(sorted(twice))}, with a prefix and without')
     found = _library(names.values())
     if found == 'mmpretrain':
         return found, _clean(state_dict, names)
@@ -227,8 +230,8 @@ def _fuse_qkv(state_dict: dict) -> Sequence[str]:
         present = [part for part in parts if part in state_dict]
         values = [state_dict.pop(part) for part in present]
         fused = parts[0].replace('.q.', '.qkv.')
-        if len(present) == 3 and fused not in state_dict:
-            state_dict[fused] = torch.cat(values)
+        if len(present) == 3 and fused not in state_dict and len({value.shape for value in values}) == 1:
+            state_dict[fused] = torch.cat([torch.atleast_1d(value) for value in values])
         else:
             alone += present
     return alone

@@ -34,7 +34,7 @@ def config_of(meta: Mapping) -> dict:
             (node,) = ast.parse(line).body
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 values[node.targets[0].id] = _value(node.value)
-        except (SyntaxError, ValueError, TypeError):
+        except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
             pass  # more than a literal
     return values
 
@@ -63,8 +63,9 @@ def _literal_assignments(text: str) -> Iterator[str]:
 
 def _is_literal(kind: int, word: str, before: str) -> bool:
     if kind == tokenize.OP:
-        sign = word == '-' and before in ('=', ',', ':', *_OPEN)
-        return sign or word in ('=', ',', ':', *_OPEN, *_CLOSE)
+        if word in ('-', *_OPEN):  # not after another value, but for `dict(`
+            return before in ('=', ',', ':', *_OPEN) or word == '(' and before == 'dict'
+        return word in ('=', ',', ':', *_CLOSE)
     if kind == tokenize.NAME:  # as `a if b else c` would be
         return before in ('', '=', ',', ':', *_OPEN)
     return (
@@ -108,7 +109,7 @@ def recorded_classes(meta: Mapping, number: int | None) -> list[str]:
     """The names of so many classes that a run recorded, or []."""
     recorded = meta.get('dataset_meta')
     recorded = recorded if isinstance(recorded, Mapping) else {}
-    classes = recorded.get('classes') or meta.get('CLASSES')
+    classes = recorded['classes'] if 'classes' in recorded else meta.get('CLASSES')
     if not isinstance(classes, (list, tuple)) or len(classes) != number:
         return []
     return [str(name) for name in classes]

@@ -22,8 +22,8 @@ _PROGRESS = ('last_step', '_global_step', '_last_value', 'num_bad_steps', 'coold
 def check_resumable(checkpoint: dict, runner, model: nn.Module):
     """Refuse what ``--resume`` would fail of, or would train on with half a state.
 
-    Of the schedules only how far they got is taken, and of the optimizer its rate and its state: what they are
-    is the config's.
+    Of the schedules only how far they got is taken, and of the optimizer its rate and its state: what they
+    are is the config's.
 
     Args:
         checkpoint (dict): As it was read.
