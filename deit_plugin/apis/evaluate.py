@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Sequence
 
+import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import CheckpointLoader, Runner
@@ -78,19 +79,10 @@ def evaluate(
         OSError: If ``output`` cannot be written.
         ValueError: If a name is unknown or the folder holds no images.
     """
-    if output:
-        output = check_output(output, force)
-    if report:
-        report = check_output(report, force, '--report')
-    if weights and not osp.exists(weights):
-        raise FileNotFoundError(f'--weights {weights!r} is not there')
+    output = check_output(output, force) if output else None
+    report = check_output(report, force, '--report') if report else None
     names = list(names) or variants(published_weights=True)
-    if weights and osp.isfile(weights) and len(names) > 1:
-        raise ValueError(f'--weights {weights} is of one model: name one variant, not {len(names)}')
-    if unknown := [n for n in names if n not in variants() and not osp.isfile(n)]:
-        raise ValueError(
-            f'{unknown} are no variants: choose from {", ".join(variants())}, or give a config (.py)'
-        )
+    _check_names(names, weights)
     images = list_images(data)
     broken = leave_out_broken(images, workers) if skip_broken else []
     results: list[dict] = []
@@ -112,6 +104,17 @@ def evaluate(
             write_whole(report, page(sections, f'Evaluation on {data}').encode(errors='replace'))
     print(table(results))
     return results
+
+
+def _check_names(names: Sequence[str], weights: str | None):
+    if weights and not osp.exists(weights):
+        raise FileNotFoundError(f'--weights {weights!r} is not there')
+    if weights and osp.isfile(weights) and len(names) > 1:
+        raise ValueError(f'--weights {weights} is of one model: name one variant, not {len(names)}')
+    if unknown := [n for n in names if n not in variants() and not osp.isfile(n)]:
+        raise ValueError(
+            f'{unknown} are no variants: choose from {", ".join(variants())}, or give a config (.py)'
+        )
 
 
 def table(results: Sequence[dict]) -> str:
@@ -183,21 +186,13 @@ def _evaluate_one(
     if num_classes != published_classes:
         published = {}  # of ImageNet
     labels = labels_of(list(images), num_classes, classes)
+    cfg.load_from = path
+    cfg.test_evaluator = dict(type='Accuracy', topk=[k for k in (1, 5) if k <= num_classes])
+    cfg.test_dataloader.update(
+        batch_size=batch_size, num_workers=workers, persistent_workers=False, drop_last=False
+    )
     rate = Rate(sum(map(len, images.values())))
-    with tempfile.TemporaryDirectory() as scratch:
-        listing = osp.join(scratch, 'images.txt')
-        with open(listing, 'w', encoding='utf-8') as file:
-            for label, paths in zip(labels, images.values()):
-                file.writelines(f'{osp.abspath(p)} {label}\n' for p in paths)
-        dataset = cfg.test_dataloader.dataset
-        cfg.test_dataloader.dataset = dict(type='ImageFolder', ann_file=listing, pipeline=dataset.pipeline)
-        cfg.test_dataloader.update(
-            batch_size=batch_size, num_workers=workers, persistent_workers=False, drop_last=False
-        )
-        topk = [k for k in (1, 5) if k <= num_classes]
-        cfg.test_evaluator = dict(type='Accuracy', topk=topk)
-        cfg.update(work_dir=scratch, load_from=path)
-        model, metrics = _test(cfg, rate)
+    model, metrics = _test(cfg, dict(zip(labels, images.values())), rate)
     measured = {key: metrics[metric] for key, metric in METRICS.items() if metric in metrics}
     result = dict(
         published=published,
@@ -226,15 +221,23 @@ def _known(name: str) -> tuple[Config, dict[str, float], str | None]:
     return info.config, published, info.weights
 
 
-def _test(cfg: Config, rate: 'Rate'):
-    """Run a test; returns the model and the metrics."""
+def _test(cfg: Config, images: dict[int, list[str]], rate: 'Rate'):
+    """Run a test on the images of each label; returns the model and the metrics."""
     # mmengine keeps its loggers by the name of the experiment.
     cfg.update(resume=False, log_level='ERROR', experiment_name=f'evaluate_{uuid.uuid4().hex}')
-    runner = Runner.from_cfg(cfg)
-    runner.register_hook(rate)
-    if not any(isinstance(hook, FilledModelHook) for hook in runner.hooks):
-        runner.register_hook(FilledModelHook())
-    metrics = runner.test()
+    with tempfile.TemporaryDirectory() as scratch:
+        listing = osp.join(scratch, 'images.txt')
+        with open(listing, 'w', encoding='utf-8') as file:
+            for label, paths in images.items():
+                file.writelines(f'{osp.abspath(p)} {label}\n' for p in paths)
+        pipeline = cfg.test_dataloader.dataset.pipeline
+        cfg.test_dataloader.dataset = dict(type='ImageFolder', ann_file=listing, pipeline=pipeline)
+        cfg.work_dir = scratch
+        runner = Runner.from_cfg(cfg)
+        runner.register_hook(rate)
+        if not any(isinstance(hook, FilledModelHook) for hook in runner.hooks):
+            runner.register_hook(FilledModelHook())
+        metrics = runner.test()
     for handler in list(runner.logger.handlers):
         if isinstance(handler, logging.FileHandler):  # its file goes with the folder
             handler.close()
@@ -248,7 +251,7 @@ def _match_classes(cfg: Config, path: str) -> tuple[int, list[str]]:
     checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
     weights = to_mmpretrain(weights_of(checkpoint, path))[1]
     head = weights.get('head.layers.head.weight')
-    if head is not None and head.ndim == 2:
+    if isinstance(head, torch.Tensor) and head.ndim == 2:
         cfg.model.head.num_classes = len(head)
         for owner in (cfg, cfg.model):  # it makes one-hot labels
             if owner.get('data_preprocessor'):

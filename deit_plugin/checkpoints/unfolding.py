@@ -22,7 +22,8 @@ def check_content(content, stored: int):
     """Refuse what is left of functions, and what is small in the file and large for who goes through it."""
     sizes: dict[int, int] = {}  # of what was gone through; 0 of what is gone through now
     depths: dict[int, int] = {}
-    viewed, odd, todo = 0, False, [content]
+    viewed: dict[int, int] = {}  # bytes of tensors, as often as they are named
+    odd, todo = False, [content]
     while todo:
         value = todo[-1]
         known = sizes.get(id(value))
@@ -36,8 +37,9 @@ def check_content(content, stored: int):
             continue
         todo.pop()
         odd = odd or isinstance(value, OddTensor)
+        viewed[id(value)] = sum(viewed[id(item)] for item in inner)
         if isinstance(value, torch.Tensor):
-            viewed += value.numel() * value.element_size()
+            viewed[id(value)] = value.numel() * value.element_size()
         sizes[id(value)] = 1 + sum(sizes[id(item)] for item in inner)
         depths[id(value)] = 1 + max((depths[id(item)] for item in inner), default=0)
         if depths[id(value)] > _DEEPEST:
@@ -46,8 +48,8 @@ def check_content(content, stored: int):
             raise ValueError('its parts hold each other so that it unfolds to millions')
     if odd:
         raise Refused((isinstance(content, Mapping) and _odd_in(content)) or 'a tensor that is not dense')
-    if viewed > 4 * stored + _ROOM:
-        raise ValueError(f'its tensors are of {viewed} bytes, but it stores {stored}')
+    if viewed[id(content)] > 4 * stored + _ROOM:
+        raise ValueError(f'its tensors are of {viewed[id(content)]} bytes, but it stores {stored}')
 
 
 _NUMBERS = (bool, int, float, complex, np.ndarray, np.generic)

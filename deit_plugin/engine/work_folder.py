@@ -72,10 +72,16 @@ class WorkFolder:
         return held
 
     def mend_pointer(self):
-        """Where the folder was moved, let ``last_checkpoint`` name the file that came along."""
+        """Where the folder was moved, let ``last_checkpoint`` name the file that came along.
+
+        Raises:
+            ValueError: If it is no file, such as a pipe, which keeps its reader waiting.
+        """
         pointer = osp.join(self.path, 'last_checkpoint')
-        if not osp.isfile(pointer):
+        if not osp.lexists(pointer):
             return
+        if not osp.isfile(pointer):
+            raise ValueError(f'{pointer} is not a file. Remove it, and resume from a checkpoint: --resume FILE')
         with open(pointer, encoding='utf-8', errors='surrogateescape') as file:
             named = file.read().strip()
         here = osp.join(self.path, osp.basename(named))
