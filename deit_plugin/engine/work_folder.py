@@ -81,7 +81,9 @@ class WorkFolder:
         if not osp.lexists(pointer):
             return
         if not osp.isfile(pointer):
-            raise ValueError(f'{pointer} is not a file. Remove it, and resume from a checkpoint: --resume FILE')
+            raise ValueError(
+                f'{pointer} is not a file. Remove it, and resume from a checkpoint: --resume FILE'
+            )
         with open(pointer, encoding='utf-8', errors='surrogateescape') as file:
             named = file.read().strip()
         here = osp.join(self.path, osp.basename(named))
