@@ -20,9 +20,9 @@ from ..checkpoints.atomic import write_whole
 from ..checkpoints.contents import weights_of
 from ..checkpoints.names import to_mmpretrain
 from ..checkpoints.reading import file_in
-from ..checkpoints.recorded import meta_of, recorded_classes
+from ..checkpoints.recorded import config_of, meta_of, recorded_classes
 from ..engine import FilledModelHook
-from ..models.recorded import num_classes_of_config
+from ..models.recorded import num_classes_of_config, recorded_model, recorded_pipeline
 from ..visualization.report import Answer, Section
 from ..visualization.report import report as page
 from .hub import variants
@@ -47,8 +47,8 @@ def evaluate(
     """Evaluate variants, and print published and measured figures.
 
     Args:
-        names (Sequence[str]): Variants, or paths of configs; if empty, all
-            variants whose weights are published.
+        names (Sequence[str]): Variants, or paths of configs; if empty, the model that ``weights`` records
+            if these are of one model, else all variants whose weights are published.
         data (str): A folder with one folder of images a class, or with such a
             folder ``val``. The names of the classes' folders are ImageNet's
             (``n01440764``), some of them or all, or there are as many as the
@@ -81,7 +81,11 @@ def evaluate(
     """
     output = check_output(output, force) if output else None
     report = check_output(report, force, '--report') if report else None
-    names = list(names) or variants(published_weights=True)
+    if weights and not osp.exists(weights):
+        raise FileNotFoundError(f'--weights {weights!r} is not there')
+    names = list(names) or (
+        [weights] if weights and _is_of_one(weights) else variants(published_weights=True)
+    )
     _check_names(names, weights)
     images = list_images(data)
     broken = leave_out_broken(images, workers) if skip_broken else []
@@ -106,12 +110,15 @@ def evaluate(
     return results
 
 
+def _is_of_one(weights: str) -> bool:
+    """Whether this is a file or the work folder of a training, and not a folder with many."""
+    return osp.isfile(weights) or osp.isfile(osp.join(weights, 'last_checkpoint'))
+
+
 def _check_names(names: Sequence[str], weights: str | None):
-    if weights and not osp.exists(weights):
-        raise FileNotFoundError(f'--weights {weights!r} is not there')
     if weights and osp.isfile(weights) and len(names) > 1:
         raise ValueError(f'--weights {weights} is of one model: name one variant, not {len(names)}')
-    if unknown := [n for n in names if n not in variants() and not osp.isfile(n)]:
+    if unknown := [n for n in names if n not in (*variants(), weights) and not osp.isfile(n)]:
         raise ValueError(
             f'{unknown} are no variants: choose from {", ".join(variants())}, or give a config (.py)'
         )
@@ -179,8 +186,12 @@ def _evaluate_one(
     batch_size: int,
     workers: int,
 ) -> tuple[dict, Section]:
-    cfg, published, address = _known(name)
-    path = _weights_of(name, address, folder)
+    if name == folder:
+        path = file_in(folder)
+        cfg, published = _recorded(path), {}
+    else:
+        cfg, published, address = _known(name)
+        path = _weights_of(name, address, folder)
     published_classes = num_classes_of_config(cfg.model)
     num_classes, classes = _match_classes(cfg, path)
     if num_classes != published_classes:
@@ -219,6 +230,26 @@ def _known(name: str) -> tuple[Config, dict[str, float], str | None]:
     words = dict(top1='Top 1 Accuracy', top5='Top 5 Accuracy')
     published = {key: metrics[word] for key, word in words.items() if word in metrics}
     return info.config, published, info.weights
+
+
+def _recorded(path: str) -> Config:
+    """What the checkpoint of a training tells of its test."""
+    checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
+    recorded = config_of(meta_of(checkpoint))
+    pipeline = [dict(type='LoadImage'), *recorded_pipeline(recorded)]
+    loader = dict(
+        dataset=dict(pipeline=pipeline),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='default_collate'),
+    )
+    return Config(
+        dict(
+            model=recorded_model(recorded, weights_of(checkpoint, path), path),
+            test_dataloader=loader,
+            test_cfg=dict(),
+            default_scope='mmpretrain',
+        )
+    )
 
 
 def _test(cfg: Config, images: dict[int, list[str]], rate: 'Rate'):

@@ -56,6 +56,11 @@ def labels_of(folders: Sequence[str], num_classes: int, classes: Sequence[str] =
     imagenet = ImageNetInfo('imagenet-1k').label_names()
     if num_classes == len(imagenet) and set(folders) <= set(imagenet):
         return [imagenet.index(folder) for folder in folders]
+    if classes:
+        raise ValueError(
+            f'the model knows the classes {some(classes)}, but there are folders of other names '
+            f'({some([f for f in folders if f not in classes])})'
+        )
     if len(folders) == num_classes:
         return list(range(num_classes))
     raise ValueError(

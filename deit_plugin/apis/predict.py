@@ -21,17 +21,13 @@ from mmpretrain.registry import TRANSFORMS
 from ..checkpoints.atomic import write_whole
 from ..checkpoints.contents import weights_of
 from ..checkpoints.names import to_mmpretrain
-from ..checkpoints.recorded import config_of, meta_of, recorded_classes, section
+from ..checkpoints.recorded import config_of, meta_of, recorded_classes
 from ..checkpoints.strict import load_strict
-from ..messages import shown, some
 from ..models import DeiTDualHead
-from ..models.recorded import build_classifier, num_classes_of_config, recorded_model
+from ..models.recorded import build_classifier, num_classes_of_config, recorded_model, recorded_pipeline
 from .hub import variants
 from .image_list import EXTENSIONS
 from .output import check_output
-
-# What a recorded pipeline may hold; images are loaded by LoadImage.
-_STEPS = ('ResizeEdge', 'Resize', 'CenterCrop', 'ReverseChannels', 'PackInputs')
 
 
 class Predictor:
@@ -53,7 +49,7 @@ class Predictor:
         weights, meta = weights_of(read, checkpoint), meta_of(read)
         if config is None:
             recorded = config_of(meta)
-            model, pipeline = recorded_model(recorded, weights, checkpoint), _recorded_pipeline(recorded)
+            model, pipeline = recorded_model(recorded, weights, checkpoint), recorded_pipeline(recorded)
         else:
             cfg = _named_config(config)
             model, pipeline = dict(cfg.model), cfg.test_dataloader.dataset.pipeline
@@ -90,20 +86,6 @@ class Predictor:
         cls, dist = head.dual_logits(feats)
         logits = dict(prediction=head.fused_logits(feats), class_head=cls, distillation_head=dist)
         return {name: value.softmax(dim=1) for name, value in logits.items()}
-
-
-def _recorded_pipeline(recorded: Mapping) -> list[dict]:
-    steps = section(recorded, 'test_dataloader', 'dataset').get('pipeline')
-    steps = steps if isinstance(steps, list) else []
-    names = [step.get('type') if isinstance(step, dict) else step for step in steps]
-    odd = [name for name in names if not isinstance(name, str) or not name.startswith(('LoadImage', *_STEPS))]
-    if not steps or odd:
-        raise ValueError(
-            'The checkpoint does not tell how its images are prepared'
-            + (f': {some(map(shown, odd))} are not known here' if odd else '')
-            + '. Name its config with --config'
-        )
-    return [step for step in steps if step['type'] in _STEPS]
 
 
 def _named_config(name: str) -> Config:

@@ -3,6 +3,6 @@
 None of these modules imports torch before its command runs, so that ``--help`` answers at once.
 """
 
-from . import attention, convert, evaluate, label, predict
+from . import attention, convert, digits, evaluate, label, predict
 
-COMMANDS = (predict, attention, evaluate, convert, label)
+COMMANDS = (predict, attention, evaluate, convert, label, digits)

@@ -7,14 +7,15 @@ def add_arguments(parser):
         'names',
         nargs='*',
         metavar='NAME',
-        help='variants, or paths of configs; without one all variants whose weights are published',
+        help='variants, or paths of configs; without one the model of --weights FILE or work folder, as it '
+        'records itself, else all variants whose weights are published',
     )
     parser.add_argument(
         '--data', required=True, help='a folder with `val/`, or with one folder of images for each class'
     )
     parser.add_argument(
         '--weights',
-        help='of one variant a file or a work folder; or a folder with the weights of each, by the published '
+        help='of one model a file or a work folder; or a folder with the weights of each, by the published '
         'file names or as NAME.pth, NAME.safetensors, NAME/ ...; without it they are downloaded',
     )
     parser.add_argument('--batch-size', type=int, default=64, help='images at once')

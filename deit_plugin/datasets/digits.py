@@ -1,5 +1,9 @@
 """The handwritten digits that scikit-learn ships."""
 
+import os
+import os.path as osp
+
+import cv2
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
@@ -65,3 +69,29 @@ class Digits(BaseDataset):
             of_digit = generator.permutation(chosen[labels == digit])
             kept.extend(of_digit[: max(1, round(self.fraction * len(of_digit)))])
         return np.sort(kept)
+
+
+def write_digits(folder: str) -> int:
+    """Write the digits as PNG files, ``train/<digit>/*.png`` and ``val/<digit>/*.png``.
+
+    Args:
+        folder (str): A new folder, or an empty one.
+
+    Returns:
+        int: The number of images.
+
+    Raises:
+        FileExistsError: If there is something in the folder.
+        OSError: If an image cannot be written.
+    """
+    if osp.exists(folder) and not (osp.isdir(folder) and not os.listdir(folder)):
+        raise FileExistsError(f'{folder} is there already, and not an empty folder: name a new one')
+    written = 0
+    for name, split in (('train', 'train'), ('val', 'test')):
+        for sample in Digits(split, pipeline=[]).load_data_list():
+            path = osp.join(folder, name, str(sample['gt_label']), f'{written:04}.png')
+            os.makedirs(osp.dirname(path), exist_ok=True)
+            if not cv2.imwrite(path, sample['img']):
+                raise OSError(f'{path} cannot be written')
+            written += 1
+    return written

@@ -1,6 +1,5 @@
 """Whether a training can go on from a checkpoint, before anything of it is taken."""
 
-import math
 from collections.abc import Iterator, Mapping
 from numbers import Real
 
@@ -47,6 +46,7 @@ def check_resumable(checkpoint: dict, runner, model: nn.Module):
         own = runner.optim_wrapper.state_dict()
         for known, group in zip(own['param_groups'], checkpoint['optimizer']['param_groups']):
             group.update({name: value for name, value in known.items() if name not in _CHANGING})
+        checkpoint['optimizer'].pop('base_param_settings', None)
         if 'base_param_settings' in own:
             checkpoint['optimizer']['base_param_settings'] = own['base_param_settings']
 
@@ -91,6 +91,8 @@ def _of_logs(hub) -> Iterator[str]:
         if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
             yield f'it has no logs (`message_hub.{part}`)'
             return
+    if not all(isinstance(value, bool) for value in hub['resumed_keys'].values()):
+        yield 'its logs are odd (`message_hub.resumed_keys`)'
 
 
 def _of_optimizer(given, wrapper: OptimWrapper, done: int) -> Iterator[str]:
@@ -134,19 +136,19 @@ def _of_states(states: dict, wrapper: OptimWrapper, done: int) -> Iterator[str]:
 def _is_state(name, value, parameter: torch.Tensor) -> bool:
     """Whether something is a state of a parameter: the number of steps, or finite values of its shape."""
     if name == 'step':
-        return isinstance(value, (Real, torch.Tensor)) and _is_number(value)
+        return _is_number(value) and float(value) >= 0
     if not isinstance(value, torch.Tensor):
         return value is None and name == 'momentum_buffer'
     fits = value.shape == parameter.shape and value.is_contiguous() and value.is_floating_point()
-    if not fits or not torch.isfinite(value).all():
+    if not fits or not torch.isfinite(value.float()).all():
         return False
     return not str(name).endswith('_sq') or bool((value >= 0).all())
 
 
 def _is_number(value) -> bool:
     if isinstance(value, torch.Tensor):
-        return value.numel() == 1 and math.isfinite(value.item())
-    return isinstance(value, Real) and math.isfinite(value)
+        return value.numel() == 1 and _is_number(value.item())
+    return isinstance(value, Real) and abs(value) <= torch.finfo().max  # false of NaN
 
 
 def _of_schedules(given, schedulers: list) -> Iterator[str]:
@@ -196,5 +198,5 @@ def _differences(own, given, path: str) -> Iterator[str]:
     elif isinstance(own, bool) or own is None or isinstance(own, str):
         if own != given or type(own) is not type(given):
             yield f'its {path} is {shown(given)}, here it is {own}'
-    elif not _is_number(given) or float(given) < 0:
+    elif isinstance(given, (bool, torch.Tensor)) or not _is_number(given) or float(given) < 0:
         yield f'its {path} is {shown(given)}'

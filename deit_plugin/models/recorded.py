@@ -9,6 +9,7 @@ from mmpretrain.models import BaseClassifier, HuggingFaceClassifier
 from mmpretrain.registry import MODELS
 from timm.models import is_model
 
+from ..checkpoints.recorded import section
 from ..messages import shown, some
 
 # Which download or read other files, or are of no use without a training.
@@ -21,6 +22,8 @@ _LEFT_OUT = (
     'checkpoint_path',
     'train_cfg',
 )
+# What a recorded pipeline may hold; images are loaded by LoadImage.
+_STEPS = ('ResizeEdge', 'Resize', 'CenterCrop', 'ReverseChannels', 'PackInputs')
 _OURS = ('mmpretrain.', 'deit_plugin.', 'mmcv.', 'mmengine.', 'torch.nn.')
 
 
@@ -68,6 +71,28 @@ def recorded_model(config: Mapping, weights: Mapping, source: str) -> dict:
     if own > 2 * given:
         raise ValueError(f'{source} records a model of {own} values, but holds {given}')
     return model
+
+
+def recorded_pipeline(config: Mapping) -> list[dict]:
+    """The steps by which a run prepared its images in a test, but for their loading.
+
+    Args:
+        config (Mapping): Of the run, as literals (``config_of``).
+
+    Raises:
+        ValueError: If there are none, or others than those of a classification.
+    """
+    steps = section(config, 'test_dataloader', 'dataset').get('pipeline')
+    steps = steps if isinstance(steps, list) else []
+    names = [step.get('type') if isinstance(step, dict) else step for step in steps]
+    odd = [name for name in names if not isinstance(name, str) or not name.startswith(('LoadImage', *_STEPS))]
+    if not steps or odd:
+        raise ValueError(
+            'The checkpoint does not tell how its images are prepared'
+            + (f': {some(map(shown, odd))} are not known here' if odd else '')
+            + '. Name its config with --config'
+        )
+    return [step for step in steps if step['type'] in _STEPS]
 
 
 def num_classes_of_config(model: Mapping) -> int | None:

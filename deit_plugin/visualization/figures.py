@@ -68,6 +68,7 @@ def _similarity(axes, similarity: torch.Tensor):
     axes.set(
         title='Cosine similarity of class and distillation token',
         xlabel='after layer (0: the learned tokens)',
+        xticks=range(len(values)),
         ylim=(min(0, *values) - 0.05, 1.05),
     )
     axes.grid(alpha=0.3)

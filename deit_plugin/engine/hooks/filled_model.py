@@ -1,6 +1,7 @@
 """A check that the model holds what its checkpoint holds."""
 
 import logging
+from itertools import chain
 
 import torch
 from mmengine.hooks import Hook
@@ -10,6 +11,7 @@ from mmpretrain.registry import HOOKS
 
 from ...checkpoints.contents import check_weights, weights_of
 from ...checkpoints.recorded import without_code
+from ...messages import some
 from ...models import DeiT, accept_foreign_names
 from ..resuming import check_resumable
 from ..utils import unwrap
@@ -69,7 +71,7 @@ class FilledModelHook(Hook):
     def _before_loading(self, model, state_dict, *args):
         if self._given is not None:
             self._given = dict(state_dict)  # under our names now
-            own = model.state_dict()
+            own = _own(model)
             integers = {name for name, value in own.items() if not value.is_floating_point()}
             check_weights({k: v for k, v in state_dict.items() if k in own}, 'The checkpoint', integers)
 
@@ -79,7 +81,7 @@ class FilledModelHook(Hook):
             return
         lacking = [
             name
-            for name, value in model.state_dict().items()
+            for name, value in _own(model).items()
             if not name.endswith('num_batches_tracked') and not _same(name, given.get(name), value)
         ]
         if not lacking:
@@ -93,15 +95,24 @@ class FilledModelHook(Hook):
         ]
         if self._may_lack and not set(lacking) & set(backbone):
             print_log(
-                f'Not filled by the checkpoint, newly drawn: {lacking}',
+                f'Not filled by the checkpoint, newly drawn: {", ".join(lacking)}',
                 logger='current',
                 level=logging.WARNING,
             )
             return
         raise ValueError(
-            f'The checkpoint does not fill {lacking}, which would be random. Is it of a model with as '
+            f'The checkpoint does not fill {some(lacking)}, which would be random. Is it of a model with as '
             'many classes and the same tokens? It may serve to start a training from, as `load_from`'
         )
+
+
+def _own(model) -> dict[str, torch.Tensor]:
+    """What a checkpoint fills, by the names of loading: ``TimmClassifier`` has shorter ones when it saves."""
+    saved = {id(value) for value in model.state_dict(keep_vars=True).values()}
+    tensors = chain(
+        model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+    )
+    return {name: value.detach() for name, value in tensors if id(value) in saved}
 
 
 def _same(name: str, given, value: torch.Tensor) -> bool:
