@@ -86,10 +86,14 @@ class ImageFolder(CustomDataset):
                 f'{self.ann_file or self.img_prefix} has the classes {some(unknown)}, which are none of the '
                 f'{len(classes)}: {some(classes)}'
             )
+        if not (side := self._side(samples)):
+            raise ValueError(
+                f'{self.ann_file or self.img_prefix} has one image of each class: none can be held out'
+            )
         backend = get_file_backend(self.img_prefix, enable_singleton=True)
         return [
             dict(img_path=backend.join_path(self.img_prefix, path), gt_label=number[label])
-            for path, label in self._side(samples)
+            for path, label in side
         ]
 
     def _in_folders(self) -> list[tuple[str, str]]:

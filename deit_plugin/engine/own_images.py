@@ -34,7 +34,7 @@ def complete(cfg: Config) -> list[str]:
     """
     train, val = _data(cfg)
     classes = list(train.metainfo['classes'])
-    _check_data(train, val, classes, cfg.data_root)
+    _check_data(train, classes, cfg.data_root)
     _complete_classes(cfg, classes)
     _complete_model(cfg, classes)
     _complete_sizes(cfg)
@@ -85,7 +85,7 @@ def _data(cfg: Config) -> tuple[ImageFolder, ImageFolder]:
     return built, DATASETS.build(val)
 
 
-def _check_data(train: ImageFolder, val: ImageFolder, classes: list[str], root: str):
+def _check_data(train: ImageFolder, classes: list[str], root: str):
     if len(classes) < 2:
         raise ValueError(
             f'{root} has one class, {classes[0]!r}, so nothing could be learnt: there must be a folder of '
@@ -94,8 +94,6 @@ def _check_data(train: ImageFolder, val: ImageFolder, classes: list[str], root: 
     seen = {train.get_data_info(i)['gt_label'] for i in range(len(train))}
     if missing := [name for i, name in enumerate(classes) if i not in seen]:
         raise ValueError(f'{root} has no images to train of {some(missing)}: add some, or remove the class')
-    if not len(val):
-        raise ValueError(f'{root} has no images to validate with: add some, or raise val_fraction')
 
 
 def _complete_classes(cfg: Config, classes: list[str]):

@@ -5,7 +5,7 @@ import difflib
 import timm
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
-from mmpretrain.apis.model import ModelHub
+from mmpretrain.apis.model import ModelHub, list_models
 
 from ..checkpoints.contents import weights_of
 from ..checkpoints.recorded import config_of, meta_of, recorded_classes
@@ -37,9 +37,9 @@ def named_classifier(name: str | dict, num_classes: int, image_size: int, pretra
         return _with_classes(_model_of(cfg), num_classes)
     if timm.models.is_model(name):
         return _of_timm(name, num_classes, image_size, pretrained)
-    if name not in ModelHub._models_dict:
-        known = [*timm.list_models(), *ModelHub._models_dict]
-        close = difflib.get_close_matches(name, known)
+    in_hub = list_models()
+    if name.lower() not in in_hub:
+        close = difflib.get_close_matches(name, [*timm.list_models(), *in_hub])
         raise ValueError(
             f"teacher={name!r} is neither a model of timm nor one in mmpretrain's hub. Close: {some(close)}"
         )
