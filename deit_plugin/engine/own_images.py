@@ -13,7 +13,7 @@ from ..models import DeiT
 from .teacher_configs import named_classifier, recorded_classifier
 
 VAL_NAMES = ('val', 'valid', 'validation', 'test')
-LARGEST_BATCH = 64
+LARGEST_BATCH, MOST_WORKERS = 64, 4
 EPOCHS, STEPS = 30, 500  # at least, both
 
 
@@ -38,6 +38,9 @@ def complete(cfg: Config) -> list[str]:
     _complete_classes(cfg, classes)
     _complete_model(cfg, classes)
     _complete_sizes(cfg)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        if loader.num_workers is None:
+            loader.num_workers = min(os.cpu_count() or 1, MOST_WORKERS)
     batch, rate = _complete_schedule(cfg, len(train))
     counts = [0] * len(classes)
     for i in range(len(train)):

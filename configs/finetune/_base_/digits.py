@@ -13,8 +13,8 @@ test_pipeline = [
     dict(type='Resize', scale=(16, 16), interpolation='bicubic'),
     dict(type='PackInputs'),
 ]
-train_dataloader = dict(num_workers=1, dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline))
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr=1e-3))  # from random weights
 default_hooks = dict(logger=dict(interval=10))

@@ -25,7 +25,7 @@ train_cfg = dict(max_epochs=None)  # 30, or as many as 500 steps take
 train_dataloader = dict(
     _delete_=True,
     batch_size=None,  # at most 64 over all processes, at least ten batches an epoch
-    num_workers=4,
+    num_workers=None,  # a process for each core, at most 4
     persistent_workers=True,
     pin_memory=True,
     drop_last=True,
@@ -36,7 +36,7 @@ train_dataloader = dict(
 val_dataloader = dict(
     _delete_=True,
     batch_size=64,
-    num_workers=4,
+    num_workers=None,
     persistent_workers=True,
     pin_memory=True,
     collate_fn=dict(type='default_collate'),
