@@ -1,0 +1,82 @@
+"""The start and the end of a training at a terminal."""
+
+import sys
+
+import pytest
+from conftest import make_runner
+from mmengine.hooks import Hook
+from mmpretrain.registry import HOOKS
+from trainings import training, unique_name
+
+pytestmark = pytest.mark.usefixtures('quick')
+MODEL = dict(type='Weights')
+RUNNER = dict(runner_type='mmpretrain.DeiTRunner')
+
+
+@HOOKS.register_module()
+class CtrlC(Hook):
+    """Someone presses it in an epoch."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if (runner.epoch, batch_idx) == (self.epoch, 2):
+            raise KeyboardInterrupt
+
+
+def interrupted(folder, epoch, monkeypatch, argv):
+    monkeypatch.setattr(sys, 'argv', argv)
+    runner = training(MODEL, folder / 'run', custom_hooks=[dict(type='CtrlC', epoch=epoch)], **RUNNER)
+    with pytest.raises(SystemExit) as stopped:
+        runner.train()
+    return str(stopped.value)
+
+
+def test_ctrl_c_ends_with_the_command_that_goes_on(tmp_path, monkeypatch):
+    argv = ['/x/mmpretrain/.mim/tools/train.py', 'my config.py', '--local-rank=0', '--work-dir', 'run']
+    said = interrupted(tmp_path, 2, monkeypatch, argv)
+    assert said == (
+        f'Interrupted in epoch 3. {tmp_path}/run/epoch_2.pth is kept. To go on: mim train mmpretrain '
+        "'my config.py' --work-dir run --resume"
+    )
+
+
+def test_ctrl_c_of_another_program(tmp_path, monkeypatch):
+    said = interrupted(tmp_path, 1, monkeypatch, ['mine.py'])
+    assert said.endswith('epoch_1.pth is kept. To go on: the same run with `resume=True`')
+
+
+def test_ctrl_c_before_the_first_checkpoint(tmp_path, monkeypatch):
+    assert interrupted(tmp_path, 0, monkeypatch, ['train.py']) == 'Interrupted before the first checkpoint.'
+
+
+def test_config_and_environment_go_into_the_file_alone(tmp_path, capfd):
+    runner = training(MODEL, tmp_path / 'run', **RUNNER)
+    said = capfd.readouterr()
+    said = said.out + said.err
+    assert 'System environment' not in said and 'Hooks will be executed' not in said
+    assert f'The log is in {runner.log_dir}, the config in {runner.work_dir}' in said
+    (log,) = (tmp_path / 'run').glob('*/*.log')
+    log = log.read_text()
+    assert 'System environment' in log and 'Hooks will be executed' in log
+
+
+def test_a_hook_is_left_out_by_none(tmp_path):
+    hooks = dict(setup=dict(type='SetupHook'), curves=None, checkpoint=None)
+    runner = make_runner(MODEL, tmp_path, default_hooks=hooks, experiment_name=unique_name(), **RUNNER)
+    names = [type(hook).__name__ for hook in runner.hooks]
+    assert 'SetupHook' in names and 'CurvesHook' not in names and 'CheckpointHook' not in names
+
+
+def test_no_warning_of_pinned_memory_without_a_device(tmp_path, recwarn):
+    loader = dict(
+        dataset=dict(type='Noise'),
+        batch_size=2,
+        pin_memory=True,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='default_collate'),
+    )
+    runner = make_runner(MODEL, tmp_path, train_dataloader=loader, experiment_name=unique_name(), **RUNNER)
+    runner.train()
+    assert not [w for w in recwarn if 'pin' in str(w.message)]
