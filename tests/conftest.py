@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
 ARCH = dict(embed_dims=32, num_layers=3, num_heads=2, feedforward_channels=64)
 NUM_CLASSES = 5
+if 'PYTEST_XDIST_WORKER' in os.environ:  # the others have the other cores
+    torch.set_num_threads(1)
 
 
 def pytest_runtest_setup(item):
