@@ -31,7 +31,6 @@ SHORT = [
     'data_root=mine',
     'image_size=32',
     'train_cfg.max_epochs=2',
-    'param_scheduler.0.warmup_epochs=1',
     'default_hooks.logger.interval=1',
 ]
 NO_WORKERS = [

@@ -9,28 +9,23 @@ import time
 import uuid
 from collections.abc import Sequence
 
-import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
-from mmpretrain.apis.model import ModelHub
 
 from ..checkpoints.atomic import write_whole
-from ..checkpoints.contents import weights_of
-from ..checkpoints.names import to_mmpretrain
 from ..checkpoints.reading import file_in
-from ..checkpoints.recorded import config_of, meta_of, recorded_classes
 from ..engine import FilledModelHook
-from ..models.recorded import num_classes_of_config, recorded_model, recorded_pipeline
+from ..models.recorded import num_classes_of_config
 from ..visualization.report import Answer, Section
 from ..visualization.report import report as page
+from .evaluated import match_classes, named_config, recorded_config, weights_path
 from .hub import variants
 from .image_list import labels_of, leave_out_broken, list_images
 from .output import check_output
 
 METRICS = dict(top1='accuracy/top1', top5='accuracy/top5')
-_SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors', '.h5', '')
 
 
 def evaluate(
@@ -160,25 +155,6 @@ def _accuracies(accuracy: dict[str, float], digits: int) -> str:
     return ' / '.join(f'{accuracy[k]:.{digits}f}' if k in accuracy else '-' for k in METRICS)
 
 
-def _weights_of(name: str, published: str | None, folder: str | None) -> str:
-    stem = osp.splitext(osp.basename(name))[0]
-    if folder is None:
-        if published is None:
-            raise ValueError(f'the weights of {stem} are not published: give a folder with yours, --weights')
-        return published
-    candidates = [stem + suffix for suffix in _SUFFIXES]
-    if published:
-        candidates.insert(0, osp.basename(published))
-    if osp.isfile(folder):
-        return folder
-    for candidate in candidates:
-        if osp.exists(osp.join(folder, candidate)):
-            return osp.join(folder, candidate)
-    if osp.isfile(osp.join(folder, 'last_checkpoint')):
-        return file_in(folder)
-    raise FileNotFoundError(f'{folder} has none of {", ".join(candidates)}, and no training saved any there')
-
-
 def _evaluate_one(
     name: str,
     images: dict[str, list[str]],
@@ -188,12 +164,12 @@ def _evaluate_one(
 ) -> tuple[dict, Section]:
     if name == folder:
         path = file_in(folder)
-        cfg, published = _recorded(path), {}
+        cfg, published = recorded_config(path), {}
     else:
-        cfg, published, address = _known(name)
-        path = _weights_of(name, address, folder)
+        cfg, published, address = named_config(name)
+        path = weights_path(name, address, folder)
     published_classes = num_classes_of_config(cfg.model)
-    num_classes, classes = _match_classes(cfg, path)
+    num_classes, classes = match_classes(cfg, path)
     if num_classes != published_classes:
         published = {}  # of ImageNet
     labels = labels_of(list(images), num_classes, classes)
@@ -221,37 +197,6 @@ def _evaluate_one(
     return result, Section(name, f'{path}: {_accuracies(measured, 2)} % top-1 / top-5', named, rate.answers)
 
 
-def _known(name: str) -> tuple[Config, dict[str, float], str | None]:
-    """The config of a variant or of a file, the published accuracies and the address of the weights."""
-    if name not in variants():
-        return Config.fromfile(name), {}, None
-    info = ModelHub.get(name)
-    metrics = info.results[0].metrics
-    words = dict(top1='Top 1 Accuracy', top5='Top 5 Accuracy')
-    published = {key: metrics[word] for key, word in words.items() if word in metrics}
-    return info.config, published, info.weights
-
-
-def _recorded(path: str) -> Config:
-    """What the checkpoint of a training tells of its test."""
-    checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
-    recorded = config_of(meta_of(checkpoint))
-    pipeline = [dict(type='LoadImage'), *recorded_pipeline(recorded)]
-    loader = dict(
-        dataset=dict(pipeline=pipeline),
-        sampler=dict(type='DefaultSampler', shuffle=False),
-        collate_fn=dict(type='default_collate'),
-    )
-    return Config(
-        dict(
-            model=recorded_model(recorded, weights_of(checkpoint, path), path),
-            test_dataloader=loader,
-            test_cfg=dict(),
-            default_scope='mmpretrain',
-        )
-    )
-
-
 def _test(cfg: Config, images: dict[int, list[str]], rate: 'Rate'):
     """Run a test on the images of each label; returns the model and the metrics."""
     # mmengine keeps its loggers by the name of the experiment.
@@ -274,21 +219,6 @@ def _test(cfg: Config, images: dict[int, list[str]], rate: 'Rate'):
             handler.close()
             runner.logger.removeHandler(handler)
     return runner.model, metrics
-
-
-def _match_classes(cfg: Config, path: str) -> tuple[int, list[str]]:
-    """Give the model as many classes as the checkpoint has; returns their number, and their names if the
-    checkpoint tells these."""
-    checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
-    weights = to_mmpretrain(weights_of(checkpoint, path))[1]
-    head = weights.get('head.layers.head.weight')
-    if isinstance(head, torch.Tensor) and head.ndim == 2:
-        cfg.model.head.num_classes = len(head)
-        for owner in (cfg, cfg.model):  # it makes one-hot labels
-            if owner.get('data_preprocessor'):
-                owner.data_preprocessor.num_classes = len(head)
-    number = num_classes_of_config(cfg.model)
-    return number, recorded_classes(meta_of(checkpoint), number)
 
 
 class Rate(Hook):

@@ -15,6 +15,7 @@ from .teacher_configs import named_classifier, recorded_classifier
 VAL_NAMES = ('val', 'valid', 'validation', 'test')
 LARGEST_BATCH, MOST_WORKERS = 64, 4
 EPOCHS, STEPS = 30, 500  # at least, both
+WARMUP = 5  # epochs at most, and a sixth of all, as of EPOCHS
 
 
 def complete(cfg: Config) -> list[str]:
@@ -188,6 +189,9 @@ def _complete_schedule(cfg: Config, images: int) -> tuple[int, float]:
         optimizer.lr = 5e-4 * 64 / 512 * (share if share > 1 else math.sqrt(share))
     if cfg.train_cfg.max_epochs is None:
         cfg.train_cfg.max_epochs = max(EPOCHS, math.ceil(STEPS * batch / images))
+    for schedule in cfg.param_scheduler:
+        if schedule.get('warmup_epochs', 0) is None:
+            schedule.warmup_epochs = min(WARMUP, cfg.train_cfg.max_epochs // 6)
     hook = cfg.default_hooks.get('global_batch')
     if hook is not None and hook.batch_size is None:
         hook.batch_size = batch

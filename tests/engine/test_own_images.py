@@ -111,6 +111,12 @@ def test_batch_rate_and_epochs_follow_from_the_number_of_images(images, count, b
     assert cfg.default_hooks.global_batch.batch_size == cfg.train_dataloader.batch_size == batch
 
 
+@pytest.mark.parametrize('epochs, warmup', [(1, 0), (5, 0), (6, 1), (30, 5), (300, 5)])
+def test_the_warm_up_follows_from_the_epochs(images, epochs, warmup):
+    cfg, _ = completed('deit_tiny_folder', images, **{'train_cfg.max_epochs': epochs})
+    assert cfg.param_scheduler[0].warmup_epochs == warmup
+
+
 def test_what_is_set_stays(images):
     options = {
         'train_dataloader.batch_size': 5,

@@ -20,7 +20,7 @@ teacher_checkpoint = None
 image_size = 224
 
 # The weights to start from are `load_from`. All else follows from the data and is said in the log: the
-# classes everywhere, top-5 from six classes on; and batch, rate and epochs where they are None here.
+# classes everywhere, top-5 from six classes on; and what is None here.
 train_cfg = dict(max_epochs=None)  # 30, or as many as 500 steps take
 train_dataloader = dict(
     _delete_=True,
@@ -47,7 +47,7 @@ test_dataloader = val_dataloader
 # DeiT's rule, 5e-4 for each 512 images, gives 6.25e-5 for 64; for smaller batches by the square root. The
 # rate, the epochs and the batch are this package's choice, not tuned.
 optim_wrapper = dict(optimizer=dict(lr=None))
-param_scheduler = [dict(type='DeiTLR', warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-6)]
+param_scheduler = [dict(type='DeiTLR', warmup_epochs=None, warmup_lr=1e-6, min_lr=1e-6)]  # 5 of 30
 default_hooks = dict(
     checkpoint=dict(max_keep_ckpts=1),
     global_batch=dict(batch_size=None),

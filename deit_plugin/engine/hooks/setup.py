@@ -144,14 +144,14 @@ def _of_length(runner) -> Iterator[str]:
             '`optim_wrapper.optimizer.lr` in proportion'
         )
     schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
-    for scheduler in schedulers:
+    for i, scheduler in enumerate(schedulers):
         whole = runner.max_epochs if scheduler.by_epoch else runner.max_iters
         if (warmup := _warmup(scheduler)) >= whole:
             option = 'warmup_epochs' if isinstance(scheduler, DeiTLR) else 'end'
             unit = 'epochs' if scheduler.by_epoch else 'iterations'
             yield (
                 f'the warm-up of {warmup} {unit} is as long as the training of {whole}, so next to nothing '
-                f'would be learnt: set `param_scheduler.0.{option}` lower, or `train_cfg.max_epochs` higher'
+                f'would be learnt: set `param_scheduler.{i}.{option}` lower, or `train_cfg.max_epochs` higher'
             )
 
 

@@ -1,0 +1,93 @@
+"""What is evaluated: the config of a model, its weights, its classes."""
+
+import os.path as osp
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
+from mmpretrain.apis.model import ModelHub
+
+from ..checkpoints.contents import weights_of
+from ..checkpoints.names import to_mmpretrain
+from ..checkpoints.reading import file_in
+from ..checkpoints.recorded import config_of, meta_of, recorded_classes
+from ..models.recorded import num_classes_of_config, recorded_model, recorded_pipeline
+from .hub import variants
+
+_SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors', '.h5', '')
+
+
+def named_config(name: str) -> tuple[Config, dict[str, float], str | None]:
+    """The config of a variant or of a file, the published accuracies and the address of the weights."""
+    if name not in variants():
+        return Config.fromfile(name), {}, None
+    info = ModelHub.get(name)
+    metrics = info.results[0].metrics
+    words = dict(top1='Top 1 Accuracy', top5='Top 5 Accuracy')
+    published = {key: metrics[word] for key, word in words.items() if word in metrics}
+    return info.config, published, info.weights
+
+
+def recorded_config(path: str) -> Config:
+    """What the checkpoint of a training tells of its test."""
+    checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
+    recorded = config_of(meta_of(checkpoint))
+    pipeline = [dict(type='LoadImage'), *recorded_pipeline(recorded)]
+    loader = dict(
+        dataset=dict(pipeline=pipeline),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='default_collate'),
+    )
+    return Config(
+        dict(
+            model=recorded_model(recorded, weights_of(checkpoint, path), path),
+            test_dataloader=loader,
+            test_cfg=dict(),
+            default_scope='mmpretrain',
+        )
+    )
+
+
+def weights_path(name: str, published: str | None, folder: str | None) -> str:
+    """Where the weights of a variant are.
+
+    Args:
+        name (str): Of the variant, or the path of a config.
+        published (str, optional): The address of the published weights.
+        folder (str, optional): A file, a work folder, or a folder with the weights of variants.
+
+    Raises:
+        FileNotFoundError: If there are none.
+        ValueError: If neither a folder nor an address is given.
+    """
+    stem = osp.splitext(osp.basename(name))[0]
+    if folder is None:
+        if published is None:
+            raise ValueError(f'the weights of {stem} are not published: give a folder with yours, --weights')
+        return published
+    candidates = [stem + suffix for suffix in _SUFFIXES]
+    if published:
+        candidates.insert(0, osp.basename(published))
+    if osp.isfile(folder):
+        return folder
+    for candidate in candidates:
+        if osp.exists(osp.join(folder, candidate)):
+            return osp.join(folder, candidate)
+    if osp.isfile(osp.join(folder, 'last_checkpoint')):
+        return file_in(folder)
+    raise FileNotFoundError(f'{folder} has none of {", ".join(candidates)}, and no training saved any there')
+
+
+def match_classes(cfg: Config, path: str) -> tuple[int, list[str]]:
+    """Give the model as many classes as the checkpoint has; returns their number, and their names if the
+    checkpoint tells these."""
+    checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
+    weights = to_mmpretrain(weights_of(checkpoint, path))[1]
+    head = weights.get('head.layers.head.weight')
+    if isinstance(head, torch.Tensor) and head.ndim == 2:
+        cfg.model.head.num_classes = len(head)
+        for owner in (cfg, cfg.model):  # it makes one-hot labels
+            if owner.get('data_preprocessor'):
+                owner.data_preprocessor.num_classes = len(head)
+    number = num_classes_of_config(cfg.model)
+    return number, recorded_classes(meta_of(checkpoint), number)
