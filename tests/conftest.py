@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.runner import Runner
-from mmpretrain.registry import DATASETS, METRICS, MODELS
+from mmpretrain.registry import DATASETS, METRICS, MODELS, RUNNERS
 from mmpretrain.structures import DataSample
 
 import deit_plugin  # noqa: F401
@@ -233,4 +233,5 @@ def make_runner(model, work_dir, scores=(1.0, 3.0, 2.0, 4.0), **kwargs):
         default_scope='mmpretrain',
         experiment_name=f'{work_dir.name}_{len(os.listdir(work_dir))}',
     )
-    return Runner.from_cfg(copy.deepcopy({**cfg, **kwargs}))
+    cfg = copy.deepcopy({**cfg, **kwargs})
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

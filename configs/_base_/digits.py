@@ -19,6 +19,7 @@ train_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     pin_memory=False,
+    collate_fn=dict(type='default_collate'),
     dataset=dict(type='Digits', split='train', pipeline=train_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
@@ -27,6 +28,7 @@ val_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     pin_memory=False,
+    collate_fn=dict(type='default_collate'),
     dataset=dict(type='Digits', split='test', pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )

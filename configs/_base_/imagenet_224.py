@@ -18,12 +18,21 @@ test_pipeline = [
     dict(type='PackInputs'),
 ]
 
+# The workers stay between epochs and make whole batches: one file descriptor
+# for each image, as mmengine's default has it, can run out of them.
+loading = dict(
+    num_workers=8,
+    persistent_workers=True,
+    pin_memory=True,
+    collate_fn=dict(type='default_collate'),
+)
 train_dataloader = dict(
     batch_size=64,
-    num_workers=8,
     drop_last=True,
+    **loading,
     dataset=dict(type='ImageNet1k', pipeline=train_pipeline),
     sampler=dict(_delete_=True, type='RepeatedAugmentSampler'),
 )
-val_dataloader = dict(batch_size=64, num_workers=8, dataset=dict(type='ImageNet1k', pipeline=test_pipeline))
+val_dataloader = dict(batch_size=64, dataset=dict(type='ImageNet1k', pipeline=test_pipeline), **loading)
 test_dataloader = val_dataloader
+del loading

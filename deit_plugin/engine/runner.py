@@ -43,9 +43,14 @@ class DeiTRunner(Runner):
 
     @staticmethod
     def build_dataloader(dataloader, *args, **kwargs):
-        """As the parent's, without pinned memory where there is no device: torch warns at each epoch."""
-        if isinstance(dataloader, dict) and dataloader.get('pin_memory') and get_device() == 'cpu':
-            dataloader = dict(dataloader, pin_memory=False)
+        """As the parent's, without what a loader cannot use: torch warns at each epoch of pinned memory where
+        there is no device, and takes no persistent workers if there are none."""
+        if isinstance(dataloader, dict):
+            dataloader = dict(dataloader)
+            if get_device() == 'cpu':
+                dataloader['pin_memory'] = False
+            if not dataloader.get('num_workers'):
+                dataloader['persistent_workers'] = False
         return Runner.build_dataloader(dataloader, *args, **kwargs)
 
     def train(self):

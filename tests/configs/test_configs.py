@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ARCH, CONFIGS, make_runner, teacher_cfg
-from mmengine.config import utils
+from mmengine.config import Config, utils
 from mmengine.dataset import Compose
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope
@@ -349,3 +349,16 @@ def test_two_iterations_at_full_width(name, tmp_path, quick):
     cfg = config(name)
     cfg.model.backbone.arch = {**DeiT.arch_zoo[cfg.model.backbone.arch], 'num_layers': 3}
     train(cfg, tmp_path)
+
+
+PATHS = [path for path in sorted(CONFIGS.rglob('*deit_*.py')) if path.parent.name != '_base_']
+
+
+@pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)
+def test_a_worker_makes_whole_batches(path):
+    """mmengine's default sends a file descriptor for each image, of which 4,096 are soon gone."""
+    cfg = Config.fromfile(path)
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(name)
+        if loader is not None:
+            assert loader.collate_fn.type == 'default_collate' and loader.persistent_workers

@@ -69,11 +69,12 @@ def test_a_hook_is_left_out_by_none(tmp_path):
     assert 'SetupHook' in names and 'CurvesHook' not in names and 'CheckpointHook' not in names
 
 
-def test_no_warning_of_pinned_memory_without_a_device(tmp_path, recwarn):
+def test_no_pinned_memory_without_a_device_and_no_persistence_without_workers(tmp_path, recwarn):
     loader = dict(
         dataset=dict(type='Noise'),
         batch_size=2,
         pin_memory=True,
+        persistent_workers=True,
         sampler=dict(type='DefaultSampler', shuffle=False),
         collate_fn=dict(type='default_collate'),
     )
