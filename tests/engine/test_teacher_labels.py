@@ -133,6 +133,12 @@ def other_weights(cfg, kwargs):
     torch.save({k: v + 1 for k, v in torch.load(path).items()}, path)
 
 
+def test_a_record_without_a_seed_is_refused_at_the_first_run(labels, tmp_path):
+    with pytest.raises(ValueError, match=r'set `randomness=dict\(seed=0\)`, or .*`model.teacher_labels=None`'):
+        run(labels, tmp_path / 'record', randomness=dict(seed=None))
+    assert not (tmp_path / 'labels').exists()
+
+
 CHANGES = [
     ('seed', lambda c, k: k.update(randomness=dict(seed=3))),
     ('teacher_weights', other_weights),
@@ -171,7 +177,8 @@ def test_a_mismatch_is_named_before_the_first_step(what, change, labels, tmp_pat
     before = (tmp_path / 'labels' / 'rank0.labels').read_bytes()
     kwargs = {}
     change(labels, kwargs)
-    with pytest.raises(ValueError, match=what):
+    message = f'`model.teacher_labels=None`(.|\n)*{what}' if what != 'topk' else what
+    with pytest.raises(ValueError, match=message):
         run(labels, tmp_path / 'other', scores=(1.0,), **kwargs)
     assert (tmp_path / 'labels' / 'rank0.labels').read_bytes() == before
 

@@ -26,7 +26,7 @@ class TeacherLabelsHook(Hook):
         """Open the record.
 
         Raises:
-            ValueError: If it is of something else, or draws do not repeat.
+            ValueError: If it is of something else, or draws do not repeat: no seed is set.
             OSError: If the disk lacks the room for it.
         """
         labels, model = _labels(runner), unwrap(runner.model)
@@ -37,6 +37,11 @@ class TeacherLabelsHook(Hook):
             raise ValueError(
                 'teacher_labels are of the images of this very run, so all that is drawn must follow '
                 "from the seed: set `default_hooks.seed=dict(type='SeedHook')`"
+            )
+        if (runner.cfg.get('randomness') or {}).get('seed') is None:
+            raise ValueError(
+                'teacher_labels are of the images that one seed draws, and without `randomness` each run draws '
+                'another: set `randomness=dict(seed=0)`, or train without them: `model.teacher_labels=None`'
             )
         if model.distillation.mode == 'soft' and not labels.topk:
             raise ValueError(
