@@ -50,4 +50,6 @@ optim_wrapper = dict(
 )
 param_scheduler = [dict(type='DeiTLR', warmup_epochs=5, warmup_lr=1e-6, min_lr=1e-5)]
 
+auto_scale_lr = dict(base_batch_size=64)
+
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=1))

@@ -13,6 +13,9 @@ default_hooks = dict(
     curves=dict(type='CurvesHook'),
 )
 
+# For --auto-scale-lr, which GlobalBatchHook makes needless.
+auto_scale_lr = dict(enable=False)
+
 # Every draw follows from the seed, the epoch or iteration, and the place in it, on each GPU another
 # (SeedHook): a run that is resumed repeats it.
 randomness = dict(seed=0)

@@ -11,6 +11,7 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from mmpretrain.registry import RUNNERS
 
+from .hooks.global_batch import GlobalBatchHook
 from .own_images import complete
 from .utils import into_the_file
 
@@ -52,6 +53,24 @@ class DeiTRunner(Runner):
             if not dataloader.get('num_workers'):
                 dataloader['persistent_workers'] = False
         return Runner.build_dataloader(dataloader, *args, **kwargs)
+
+    def scale_lr(self, optim_wrapper, auto_scale_lr=None):
+        """As the parent's (``--auto-scale-lr``), unless :class:`GlobalBatchHook` lets it follow the batch.
+
+        Raises:
+            ValueError: If the batch that the rate is meant for is not known.
+        """
+        if not (auto_scale_lr or {}).get('enable'):
+            return
+        if any(isinstance(hook, GlobalBatchHook) for hook in self.hooks):
+            self.logger.info('The rate is not scaled by --auto-scale-lr: it follows the batch already')
+            return
+        if not auto_scale_lr.get('base_batch_size'):
+            raise ValueError(
+                '--auto-scale-lr needs the batch that the rate is meant for: set '
+                '`auto_scale_lr.base_batch_size`'
+            )
+        super().scale_lr(optim_wrapper, auto_scale_lr)
 
     def train(self):
         """Train, or go on.

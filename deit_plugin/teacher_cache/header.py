@@ -44,7 +44,8 @@ class Header:
             raise ValueError(
                 f'The labels in {osp.dirname(self.path)} are of another run. Choose '
                 'another `model.teacher_labels.path`, train without a record, '
-                '`model.teacher_labels=None`, or delete the folder to record anew. Stored values -> present ones:\n' + '\n'.join(different)
+                '`model.teacher_labels=None`, or delete the folder to record anew. Stored values -> '
+                'present ones:\n' + '\n'.join(different)
             )
         return iterations
 

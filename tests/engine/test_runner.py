@@ -81,3 +81,29 @@ def test_no_pinned_memory_without_a_device_and_no_persistence_without_workers(tm
     runner = make_runner(MODEL, tmp_path, train_dataloader=loader, experiment_name=unique_name(), **RUNNER)
     runner.train()
     assert not [w for w in recwarn if 'pin' in str(w.message)]
+
+
+def rates_after(folder, scale, **kwargs):
+    optimizer = dict(optimizer=dict(type='AdamW', lr=0.8))
+    runner = make_runner(
+        MODEL,
+        folder,
+        scores=(1.0,),
+        optim_wrapper=optimizer,
+        auto_scale_lr=scale,
+        experiment_name=unique_name(),
+        **RUNNER,
+        **kwargs,
+    )
+    runner.train()
+    return {group['lr'] for group in runner.optim_wrapper.param_groups}
+
+
+def test_auto_scale_lr(tmp_path):
+    """By the batch of 2 of the batch that is named; once only."""
+    assert rates_after(tmp_path, dict(enable=False)) == {0.8}
+    assert rates_after(tmp_path, dict(enable=True, base_batch_size=8)) == {0.2}
+    hooks = dict(batch=dict(type='GlobalBatchHook', batch_size=4))
+    assert rates_after(tmp_path, dict(enable=True, base_batch_size=8), default_hooks=hooks) == {0.8}
+    with pytest.raises(ValueError, match='set `auto_scale_lr.base_batch_size`'):
+        rates_after(tmp_path, dict(enable=True))

@@ -134,7 +134,9 @@ def other_weights(cfg, kwargs):
 
 
 def test_a_record_without_a_seed_is_refused_at_the_first_run(labels, tmp_path):
-    with pytest.raises(ValueError, match=r'set `randomness=dict\(seed=0\)`, or .*`model.teacher_labels=None`'):
+    with pytest.raises(
+        ValueError, match=r'set `randomness=dict\(seed=0\)`, or .*`model.teacher_labels=None`'
+    ):
         run(labels, tmp_path / 'record', randomness=dict(seed=None))
     assert not (tmp_path / 'labels').exists()
 

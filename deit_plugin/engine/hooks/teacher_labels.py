@@ -40,7 +40,7 @@ class TeacherLabelsHook(Hook):
             )
         if (runner.cfg.get('randomness') or {}).get('seed') is None:
             raise ValueError(
-                'teacher_labels are of the images that one seed draws, and without `randomness` each run draws '
+                'teacher_labels are of the images that one seed draws, and without one each run draws '
                 'another: set `randomness=dict(seed=0)`, or train without them: `model.teacher_labels=None`'
             )
         if model.distillation.mode == 'soft' and not labels.topk:
