@@ -12,6 +12,8 @@ What the import changes for others, each in one place:
 - torch's list of types that ``torch.load(weights_only=True)`` admits: mmengine's logs (numbers, arrays
   of numbers) and ``argparse.Namespace``, which hold no code, are added to it.
 - mmpretrain's model hub (``apis.hub``): the variants' names. A name that is there stays what it is.
+- Where mmpretrain's multi-modal models cannot be imported, beside transformers 5 and pycocotools, its
+  placeholders for them are taken, or nothing of mmpretrain could be imported (``upstream``).
 
 No module, optimizer or data set of another package behaves differently.
 """

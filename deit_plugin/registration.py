@@ -2,6 +2,8 @@
 
 import warnings
 
+from .upstream import leave_out_what_cannot_be_imported
+
 try:
     import mmcv  # noqa: F401
 except ModuleNotFoundError as error:
@@ -14,6 +16,7 @@ except ModuleNotFoundError as error:
 with warnings.catch_warnings():
     # mmcv-lite warns of an operator that no DeiT has.
     warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+    leave_out_what_cannot_be_imported()
     import mmpretrain.models  # noqa: F401
 
 from .checkpoints import loaders

@@ -1,11 +1,13 @@
 """What belongs to others behaves the same with this package and without it."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
 
 import pytest
+from conftest import ROOT
 
 # Each prints what a neighbour sees. It is run with `import deit_plugin` and without.
 NEIGHBOURS = dict(
@@ -132,5 +134,28 @@ def test_a_class_that_is_registered_already_is_named(tmp_path):
 def test_the_package_says_what_it_changes():
     import deit_plugin
 
-    for word in ('registries', 'CheckpointLoader', 'weights_only', 'hub', 'atomic_local'):
+    for word in ('registries', 'CheckpointLoader', 'weights_only', 'hub', 'atomic_local', 'pycocotools'):
         assert word in deit_plugin.__doc__
+
+
+@pytest.mark.slow
+def test_beside_transformers_5_and_pycocotools(tmp_path):
+    """Where mmpretrain without this package cannot import its own models."""
+    transformers = pytest.importorskip('transformers', minversion='5.0')
+    metadata = tmp_path / 'pycocotools-2.0.dist-info' / 'METADATA'
+    metadata.parent.mkdir()
+    metadata.write_text('Metadata-Version: 2.1\nName: pycocotools\nVersion: 2.0\n')
+    (tmp_path / 'pycocotools').mkdir()
+    (tmp_path / 'pycocotools' / '__init__.py').touch()
+    (tmp_path / 'pycocotools' / 'coco.py').write_text('class COCO:\n    pass\n')
+
+    def said(code):
+        env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
+        command = [sys.executable, '-c', code]
+        return subprocess.run(command, env=env, capture_output=True, text=True).stderr
+
+    assert 'NoneType takes no arguments' in said('import mmpretrain.models'), transformers.__version__
+    models = 'from mmpretrain.registry import MODELS; MODELS.get("DeiT"), MODELS.get("ResNet")'
+    told = said(f'import deit_plugin; {models}; MODELS.get("BlipCaption")()')
+    assert "mmpretrain's multi-modal models are left out" in told
+    assert 'requires extra multi-modal dependencies' in told.rstrip().splitlines()[-1]
