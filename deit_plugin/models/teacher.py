@@ -71,6 +71,7 @@ class Teacher:
             )
         return logits
 
+    @torch.compiler.disable  # under Dynamo it could not be built, nor asked in inference mode
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """The logits (B, K) for images (B, 3, H, W) as the student sees
         them."""
