@@ -1,6 +1,7 @@
 """mmengine's runner with a short start and a way back."""
 
 import copy
+import os
 import os.path as osp
 import shlex
 import sys
@@ -90,10 +91,11 @@ class DeiTRunner(Runner):
         with open(last, encoding='utf-8') as file:
             last = file.read()
         arguments = [a for a in sys.argv[1:] if not a.startswith(('--local_rank', '--local-rank'))]
-        if osp.basename(sys.argv[0]) == 'train.py' and 'mmpretrain' in sys.argv[0]:
+        *_, package, mim, tools, name = ('', '', '', '', *osp.normpath(sys.argv[0]).split(os.sep))
+        if (mim, tools, name) == ('.mim', 'tools', 'train.py'):
             if '--resume' not in arguments:
                 arguments.append('--resume')
-            command = shlex.join(['mim', 'train', 'mmpretrain', *arguments])
+            command = shlex.join(['mim', 'train', package, *arguments])
         else:
             command = 'the same run with `resume=True`'
         return f'Interrupted in epoch {self.epoch + 1}. {last} is kept. To go on: {command}'

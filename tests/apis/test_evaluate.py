@@ -276,6 +276,21 @@ def test_broken_images_are_left_out_and_counted(with_a_broken_image, data, weigh
     assert '1 broken images are left out' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    'name, value, reason',
+    [
+        ('head.weight', [[1.0]] * 3, r'The checkpoint does not fill'),
+        ('module.head.weight', torch.ones(3), r'holds module\.head\.weight, and the same without'),
+    ],
+)
+def test_a_head_that_is_none_is_told(name, value, reason, data, weights, tmp_path):
+    checkpoint = torch.load(weights / FILE)
+    checkpoint['model'][name] = value
+    torch.save(checkpoint, tmp_path / 'a.pth')
+    (result,) = evaluate([TINY], data[0], tmp_path / 'a.pth')
+    assert re.match(f'ValueError: .*{reason}', result['error'], re.S)
+
+
 def test_what_cannot_be_written_is_noticed_at_once(data, weights, tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(FileExistsError, match='/dev/null is a folder or a device'):
@@ -591,6 +606,18 @@ def test_wheel_works_by_itself(installed, tmp_path):
         '2',
     )
     assert (tmp_path / 'tiny' / 'model.safetensors').is_file()
+
+
+@pytest.mark.slow
+def test_mim_trains_and_tests_by_bare_names(installed, tmp_path):
+    mim = osp.join(osp.dirname(sys.executable), 'mim')
+    options = ['train_dataloader.dataset.indices=64', 'train_cfg.max_epochs=1']
+    options = ['--work-dir', 'run', '--cfg-options', *options, 'param_scheduler.0.warmup_epochs=0']
+    said = run(installed, tmp_path, mim, 'train', 'deit_plugin', 'deit_digits.py', *options)
+    assert str(installed) in said
+    test = ['test', 'deit_plugin', 'deit_digits.py', '--checkpoint', 'run/epoch_1.pth']
+    tested = re.findall('accuracy/top1: ([\\d.]+)', run(installed, tmp_path, mim, *test))
+    assert len(tested) == 1 and f'Epoch(val) [1][2/2]    accuracy/top1: {tested[0]}' in said
 
 
 @pytest.mark.slow

@@ -33,11 +33,12 @@ def interrupted(folder, epoch, monkeypatch, argv):
     return str(stopped.value)
 
 
-def test_ctrl_c_ends_with_the_command_that_goes_on(tmp_path, monkeypatch):
-    argv = ['/x/mmpretrain/.mim/tools/train.py', 'my config.py', '--local-rank=0', '--work-dir', 'run']
+@pytest.mark.parametrize('package', ['mmpretrain', 'deit_plugin'])
+def test_ctrl_c_ends_with_the_command_that_goes_on(tmp_path, monkeypatch, package):
+    argv = [f'/x/{package}/.mim/tools/train.py', 'my config.py', '--local-rank=0', '--work-dir', 'run']
     said = interrupted(tmp_path, 2, monkeypatch, argv)
     assert said == (
-        f'Interrupted in epoch 3. {tmp_path}/run/epoch_2.pth is kept. To go on: mim train mmpretrain '
+        f'Interrupted in epoch 3. {tmp_path}/run/epoch_2.pth is kept. To go on: mim train {package} '
         "'my config.py' --work-dir run --resume"
     )
 
