@@ -6,8 +6,9 @@ import os.path as osp
 import shutil
 import tempfile
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from mmengine.fileio import LocalBackend, register_backend
+from mmengine.logging import print_log
 
 PARTIAL = '.deit_plugin_part'  # the end of what a killed write leaves, and of no other file
 
@@ -69,7 +70,12 @@ def lock(path: str, patience: float = -1, **kwargs) -> FileLock | None:
         raise OSError(errno.ELOOP, 'The lock is a link: remove it', path)
     held = FileLock(path, **kwargs)
     try:
-        held.acquire(timeout=patience)
+        try:
+            held.acquire(timeout=0)
+        except Timeout:
+            if patience != 0:
+                print_log(f'{path} is held by another process, which is waited for', 'current')
+            held.acquire(timeout=patience)
     except NotImplementedError:
         return None
     except OSError as error:

@@ -15,9 +15,8 @@ from typing import ClassVar
 
 import torch
 
-from ..messages import shown
-from .pickled import CALLS, NEW, WORDS, Global, Storage, are_sizes
-from .safe_globals import Array, Dtype, Log, Refused
+from .pickled import CALLS, NEW, WORDS, Global, Storage, are_sizes, check_keys
+from .safe_globals import Array, Dtype, Log, Refused, told
 from .unfolding import check_content
 
 
@@ -47,6 +46,7 @@ class DataUnpickler(pickle._Unpickler):
         ValueError: If it is nested so that it would fill the memory of whoever goes through it.
     """
 
+    stack: list  # of the parent
     dispatch: ClassVar[dict[int, Callable]] = {
         getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]]
         for name in _OPCODES.split()
@@ -54,16 +54,19 @@ class DataUnpickler(pickle._Unpickler):
 
     def __init__(self, file, memory: Callable[[str, torch.dtype, int, str], torch.UntypedStorage]):
         super().__init__(file, encoding='utf-8')
+        self.file = file
         self.memory = memory
         self.storages: dict[str, Storage] = {}
 
     def load(self):
         """What the pickle holds."""
+        start = self.file.tell()
         try:
             content = super().load()
         except KeyError as error:  # an opcode
             raise Refused(f'what torch.save does not write ({error})') from error
-        check_content(content, sum(s.memory.nbytes() for s in self.storages.values()))
+        stored = sum(storage.memory.nbytes() for storage in self.storages.values())
+        check_content(content, stored + self.file.tell() - start)
         return content
 
     def find_class(self, module: str, name: str) -> Global | torch.dtype:
@@ -77,7 +80,7 @@ class DataUnpickler(pickle._Unpickler):
             return dtype
         if name in _admitted_by_others():
             raise ForeignGlobal(name)
-        raise Refused(shown(name))
+        raise Refused(told(name))
 
     def persistent_load(self, pid) -> Storage:
         """A storage, whose values stand elsewhere in the file."""
@@ -103,13 +106,13 @@ class DataUnpickler(pickle._Unpickler):
     def _load_newobj(self):
         args, made = self.stack.pop(), self.stack.pop()
         if not isinstance(made, Global) or made.new is None or args != ():
-            raise Refused(f'an object of {shown(made)}')
+            raise Refused(f'an object of {told(made)}')
         self.append(made.new())
 
     def _load_reduce(self):
         args, called = self.stack.pop(), self.stack.pop()
         if not isinstance(called, Global) or called.call is None or not isinstance(args, tuple):
-            raise Refused(f'a call of {shown(called)}')
+            raise Refused(f'a call of {told(called)}')
         self.append(called.call(*args))
 
     def _load_build(self):
@@ -121,29 +124,34 @@ class DataUnpickler(pickle._Unpickler):
         elif isinstance(made, argparse.Namespace) and _is_named(state):
             vars(made).update(state)
         else:
-            raise Refused(f'the state of {shown(made)}')
+            raise Refused(f'the state of {told(made)}')
 
     def _load_setitems(self):
         items = self.pop_mark()
-        if type(self.stack[-1]) not in (dict, OrderedDict, Counter):
-            raise Refused(f'entries of {shown(self.stack[-1])}')
-        self.stack[-1].update(zip(items[::2], items[1::2]))
+        self._set(items[::2], items[1::2])
 
     def _load_setitem(self):
-        self.metastack.append(self.stack[:-2])
-        self.stack = self.stack[-2:]
-        self._load_setitems()
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set([key], [value])
+
+    def _set(self, keys: list, values: list):
+        made = self.stack[-1]
+        if type(made) not in (dict, OrderedDict, Counter):
+            raise Refused(f'entries of {told(made)}')
+        check_keys(keys)
+        for key, value in zip(keys, values):  # as `update` of a Counter counts pairs
+            made[key] = value
 
     def _load_appends(self):
-        items = self.pop_mark()
-        if type(self.stack[-1]) is not list:
-            raise Refused(f'items of {shown(self.stack[-1])}')
-        self.stack[-1].extend(items)
+        self._extend(self.pop_mark())
 
     def _load_append(self):
-        self.metastack.append(self.stack[:-1])
-        self.stack = self.stack[-1:]
-        self._load_appends()
+        self._extend([self.stack.pop()])
+
+    def _extend(self, items: list):
+        if type(self.stack[-1]) is not list:
+            raise Refused(f'items of {told(self.stack[-1])}')
+        self.stack[-1].extend(items)
 
     def _load_long1(self):
         size = self.read(1)[0]

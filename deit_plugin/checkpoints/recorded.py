@@ -2,6 +2,7 @@
 
 import ast
 import io
+import keyword
 import tokenize
 from collections.abc import Iterator, Mapping
 
@@ -66,8 +67,9 @@ def _is_literal(kind: int, word: str, before: str) -> bool:
         if word in ('-', *_OPEN):  # not after another value, but for `dict(`
             return before in ('=', ',', ':', *_OPEN) or word == '(' and before == 'dict'
         return word in ('=', ',', ':', *_CLOSE)
-    if kind == tokenize.NAME:  # as `a if b else c` would be
-        return before in ('', '=', ',', ':', *_OPEN)
+    if kind == tokenize.NAME:  # not after another value, as in `a if b else c`, and no `lambda: `
+        is_code = keyword.iskeyword(word) and word not in ('True', 'False', 'None')
+        return not is_code and before in ('', '=', ',', ':', *_OPEN)
     return (
         kind == tokenize.NUMBER or kind == tokenize.STRING and not word.lower().startswith(('f', 'rf', 'fr'))
     )

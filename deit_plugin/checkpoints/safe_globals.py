@@ -8,6 +8,7 @@ bytes are all there.
 import argparse
 import math
 import pickle
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -21,6 +22,13 @@ _LARGEST = 8  # bytes; long doubles differ between machines
 
 class Refused(pickle.UnpicklingError):
     """A file holds more than weights and logs; nothing in it was run."""
+
+
+def told(value) -> str:
+    """A value for a message, before it is known how large it is for who writes it out."""
+    parts = value if type(value) in (list, tuple) else [value]
+    holders = [p for p in parts if isinstance(p, (Collection, argparse.Namespace))]
+    return shown(value) if all(isinstance(p, (str, bytes)) for p in holders) else type(value).__name__
 
 
 class Dtype:
@@ -38,7 +46,7 @@ class Dtype:
     def __setstate__(self, state: tuple):
         # (version, byte order, no subarray, no names, no fields, size, alignment, flags)
         if not isinstance(state, tuple) or len(state) != 8 or any(v is not None for v in state[2:5]):
-            raise Refused(f'numpy.dtype with {shown(state)}')
+            raise Refused(f'numpy.dtype with {told(state)}')
         if state[1] in ('<', '>'):
             self.dtype = self.dtype.newbyteorder(state[1])
 
@@ -51,10 +59,10 @@ def _plain(code) -> np.dtype:
         try:
             dtype = np.dtype(code)
         except TypeError:
-            raise Refused(f'numpy.dtype({shown(code)})') from None
+            raise Refused(f'numpy.dtype({told(code)})') from None
         if dtype.kind in _KINDS and dtype.itemsize <= _LARGEST and dtype.names is None:
             return dtype
-    raise Refused(f'numpy.dtype({shown(code)})')
+    raise Refused(f'numpy.dtype({told(code)})')
 
 
 class Array(np.ndarray):
@@ -75,7 +83,7 @@ class Array(np.ndarray):
             or not isinstance(data, bytes)
             or math.prod(shape) * dtype.itemsize != len(data)
         ):
-            raise Refused(f'numpy.ndarray of shape {shown(shape)} that its bytes do not fill')
+            raise Refused(f'numpy.ndarray of shape {told(shape)} that its bytes do not fill')
         super().__setstate__((version, shape, dtype, bool(fortran), data))  # type: ignore[arg-type]
 
     def __reduce__(self):
@@ -85,7 +93,7 @@ class Array(np.ndarray):
 def reconstruct(subtype, shape, code):
     """Stands for numpy's ``_reconstruct``: an empty array, before its state."""
     if shape != (0,):
-        raise Refused(f'numpy _reconstruct({shown(shape)})')
+        raise Refused(f'numpy _reconstruct({told(shape)})')
     return np.ndarray.__new__(Array, (0,), np.int8)
 
 
@@ -100,7 +108,7 @@ def scalar(dtype, data: bytes = b''):
 def no_bytes(*args) -> bytes:
     """Stands for ``bytes``, by which the data of an empty array are stored."""
     if args:
-        raise Refused(f'bytes{shown(args)}')
+        raise Refused(f'bytes of {told(args)}')
     return b''
 
 
@@ -136,7 +144,7 @@ def statistic(owner, name: str):
     anything."""
     if owner in (Log, HistoryBuffer) and name in ('min', 'max', 'current', 'mean'):
         return getattr(HistoryBuffer, name)
-    raise Refused(f'getattr({shown(owner)}, {shown(name)})')
+    raise Refused(f'getattr({told(owner)}, {told(name)})')
 
 
 LOG = 'mmengine.logging.history_buffer.HistoryBuffer'

@@ -417,3 +417,32 @@ def test_a_recorded_image_size_that_is_none(size, tmp_path):
     save('both', tmp_path / 'a.pth', cfg=f'model = dict(backbone=dict(img_size={size!r}))')
     convert(str(tmp_path / 'a.pth'), str(tmp_path / 'b'), 'transformers', num_heads=2)
     assert config_of(tmp_path / 'b')['image_size'] == SIDE
+
+
+@pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', 'module._orig_mod.'])
+def test_a_weight_that_is_there_twice_is_refused(prefix, tmp_path):
+    """Else the order in the file would choose between them."""
+    weights = ours('both').state_dict()
+    name = 'head.layers.head.weight'
+    for order in (0, 1):
+        pair = [(name, weights[name]), (prefix + name, weights[name] + 1)]
+        twice = dict(pair[::-1] if order else pair)
+        torch.save(dict(state_dict={**twice, **weights}), tmp_path / 'a.pth')
+        with pytest.raises(ValueError, match=r'the same without `module\.`|There are two of head'):
+            convert(str(tmp_path / 'a.pth'), str(tmp_path / 'b'), 'mmpretrain')
+    assert os.listdir(tmp_path) == ['a.pth']
+
+
+@pytest.mark.parametrize(
+    'classes',
+    [
+        ['\ud800', '\x1b[2J', 'a', '', '<b>'],
+        [None, 3, [1], {}, 'e'],
+        ['a'] * NUM_CLASSES,
+        [[['a'] * 9] * 9] * 5,
+    ],
+)
+def test_odd_names_of_classes_are_written_as_text(classes, tmp_path):
+    save('both', tmp_path / 'a.pth', dataset_meta=dict(classes=classes))
+    convert(str(tmp_path / 'a.pth'), str(tmp_path / 'b'), 'transformers', num_heads=2)
+    assert config_of(tmp_path / 'b')['id2label'] == {str(i): str(name) for i, name in enumerate(classes)}
