@@ -38,7 +38,7 @@ def attention(
     """
     output = check_output(output, force, '--output')
     predictor = Predictor(checkpoint, config, device)
-    backbone = getattr(predictor.model, 'backbone', None)
+    backbone = getattr(predictor.model, 'backbone', predictor.model)
     inputs = predictor.prepare([image])
     result = dict(attention=attention_maps(backbone, inputs))
     if similarity:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Sequence
 
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
@@ -176,7 +177,11 @@ def _evaluate_one(
     cfg.load_from = path
     cfg.test_evaluator = dict(type='Accuracy', topk=[k for k in (1, 5) if k <= num_classes])
     cfg.test_dataloader.update(
-        batch_size=batch_size, num_workers=workers, persistent_workers=False, drop_last=False
+        batch_size=batch_size,
+        num_workers=workers,
+        persistent_workers=False,
+        drop_last=False,
+        pin_memory=get_device() != 'cpu',
     )
     rate = Rate(sum(map(len, images.values())))
     model, metrics = _test(cfg, dict(zip(labels, images.values())), rate)

@@ -1,5 +1,7 @@
 """Compare the published and the measured accuracy of variants on a folder of images."""
 
+import os
+
 
 def add_arguments(parser):
     """Of the command."""
@@ -19,7 +21,8 @@ def add_arguments(parser):
         'file names or as NAME.pth, NAME.safetensors, NAME/ ...; without it they are downloaded',
     )
     parser.add_argument('--batch-size', type=int, default=64, help='images at once')
-    parser.add_argument('--workers', type=int, default=4, help='processes that read images')
+    workers = min(4, os.cpu_count() or 1)
+    parser.add_argument('--workers', type=int, default=workers, help='processes that read images')
     parser.add_argument('--json', dest='output', metavar='FILE', help='for the results')
     parser.add_argument(
         '--report', metavar='FILE', help='an HTML page: what was confused, and the most confident mistakes'

@@ -103,7 +103,12 @@ class ImageFolder(CustomDataset):
                 'should be, one folder of them for each class'
             )
         folders, by_name = find_folders(self.img_prefix)
-        samples, _ = get_samples(self.img_prefix, by_name, self.is_valid_file)
+        samples, empty = get_samples(self.img_prefix, by_name, self.is_valid_file)
+        if samples and empty and not self.metainfo.get('classes'):
+            raise ValueError(
+                f'{self.img_prefix} has folders without images: {some(sorted(empty))}. Add some, or remove '
+                'these folders'
+            )
         return [(path, folders[label]) for path, label in samples]
 
     def _side(self, samples: list[tuple[str, str]]) -> list[tuple[str, str]]:

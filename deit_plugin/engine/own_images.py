@@ -1,5 +1,6 @@
 """A config for one's own images: what follows from the data."""
 
+import difflib
 import math
 import os
 import os.path as osp
@@ -13,9 +14,14 @@ from ..models import DeiT
 from .teacher_configs import named_classifier, recorded_classifier
 
 VAL_NAMES = ('val', 'valid', 'validation', 'test')
+RATE, RATE_FROM_RANDOM = 5e-4 * 64 / 512, 5e-4  # at a batch of 64
 LARGEST_BATCH, MOST_WORKERS = 64, 4
 EPOCHS, STEPS = 30, 500  # at least, both
-WARMUP = 5  # epochs at most, and a sixth of all, as of EPOCHS
+WARMUP = 5  # epochs at most, and a sixth of all, as of EPOCHS; of few epochs none
+SETTINGS = (
+    *('data_root', 'val_fraction', 'train_list', 'val_list', 'classes', 'image_size'),
+    *('teacher', 'teacher_checkpoint', 'pretrained', 'load_from'),
+)
 
 
 def complete(cfg: Config) -> list[str]:
@@ -33,6 +39,9 @@ def complete(cfg: Config) -> list[str]:
         FileNotFoundError: If there are no such images.
         ValueError: If they do not fit each other, or are too few.
     """
+    for name in cfg:
+        if name not in SETTINGS and (meant := difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.8)):
+            raise ValueError(f'{name} is no setting: is {meant[0]} meant?')
     train, val = _data(cfg)
     classes = list(train.metainfo['classes'])
     _check_data(train, classes, cfg.data_root)
@@ -47,8 +56,9 @@ def complete(cfg: Config) -> list[str]:
     for i in range(len(train)):
         counts[train.get_data_info(i)['gt_label']] += 1
     of_each = some([f'{name} {count}' for name, count in zip(classes, counts)])
+    held_out = ' (held out)' if val.split == 'val' else ''
     return [
-        f'Own images in {cfg.data_root}: {len(train)} to train ({of_each}), {len(val)} to validate',
+        f'Own images in {cfg.data_root}: {len(train)} to train ({of_each}), {len(val)} to validate{held_out}',
         f'From them follow {len(classes)} classes, top-{max(cfg.val_evaluator.topk)}, a batch of {batch} and '
         f'a rate of {rate:.3g} for {cfg.train_cfg.max_epochs} epochs; images of {cfg.image_size} x '
         f'{cfg.image_size}',
@@ -162,6 +172,12 @@ def _complete_sizes(cfg: Config):
     if type(size) is not int or size < 1:
         raise ValueError(f'image_size={size!r} must be a number of pixels')
     if 'backbone' in cfg.model and cfg.model.backbone.type.endswith('DeiT'):
+        patch = cfg.model.backbone.get('patch_size', 16)
+        if size % patch:
+            raise ValueError(
+                f'image_size={size} is not a multiple of the patches of {patch}: set '
+                f'{max(size // patch, 1) * patch} or {(size // patch + 1) * patch}'
+            )
         cfg.model.backbone.img_size = size
     for step in cfg.train_dataloader.dataset.pipeline:
         if step.type == 'LoadRandomResizedCrop':
@@ -172,6 +188,10 @@ def _complete_sizes(cfg: Config):
                 step.scale = int(size / 0.875)
             elif step.type == 'CenterCrop':
                 step.crop_size = size
+
+
+def _starts_from_weights(cfg: Config) -> bool:
+    return bool(cfg.get('load_from') or cfg.model.get('pretrained'))
 
 
 def _complete_schedule(cfg: Config, images: int) -> tuple[int, float]:
@@ -186,12 +206,14 @@ def _complete_schedule(cfg: Config, images: int) -> tuple[int, float]:
     batch = loader.batch_size * processes
     if optimizer.lr is None:  # DeiT's rule; below 64 images by the square root
         share = batch / 64
-        optimizer.lr = 5e-4 * 64 / 512 * (share if share > 1 else math.sqrt(share))
+        whole = RATE if _starts_from_weights(cfg) else RATE_FROM_RANDOM
+        optimizer.lr = whole * (share if share > 1 else math.sqrt(share))
     if cfg.train_cfg.max_epochs is None:
         cfg.train_cfg.max_epochs = max(EPOCHS, math.ceil(STEPS * batch / images))
     for schedule in cfg.param_scheduler:
         if schedule.get('warmup_epochs', 0) is None:
-            schedule.warmup_epochs = min(WARMUP, cfg.train_cfg.max_epochs // 6)
+            epochs = cfg.train_cfg.max_epochs
+            schedule.warmup_epochs = min(WARMUP, epochs // 6) if epochs >= 12 else 0
     hook = cfg.default_hooks.get('global_batch')
     if hook is not None and hook.batch_size is None:
         hook.batch_size = batch

@@ -1,11 +1,13 @@
 """Whether a training can go on from a checkpoint, before anything of it is taken."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from numbers import Real
 
 import torch
 import torch.nn as nn
 from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 
 from ..checkpoints.contents import check_weights
@@ -129,6 +131,13 @@ def _of_states(states: dict, wrapper: OptimWrapper, done: int) -> Iterator[str]:
     if isinstance(wrapper.optimizer, (torch.optim.Adam, torch.optim.AdamW)):
         amsgrad = wrapper.param_groups[0].get('amsgrad')
         expected = {'step', 'exp_avg', 'exp_avg_sq', *(['max_exp_avg_sq'] if amsgrad else [])}
+        lacking = sum(p.requires_grad and i not in states for i, p in enumerate(parameters))
+        if names and lacking:  # as of one that never had a gradient
+            print_log(
+                f'The optimizer has no state of {lacking} of {len(parameters)} parameters: it starts anew',
+                'current',
+                logging.WARNING,
+            )
         if names != expected and (names or done >= wrapper._accumulative_counts):
             yield f'its optimizer has {some(names)} of the parameters, not {some(sorted(expected))}'
 

@@ -115,7 +115,15 @@ class FineTuneRunner(DeiTRunner):
         cfg = copy.deepcopy(cfg)
         found = complete(cfg)
         cfg.runner_type = 'mmpretrain.DeiTRunner'
-        runner = super().from_cfg(cfg)
+        try:
+            runner = super().from_cfg(cfg)
+        except OSError as error:
+            if not cfg.model.get('pretrained'):
+                raise
+            raise OSError(
+                f'The published weights of {cfg.model.model_name} cannot be loaded ({error}). Start '
+                'from a file, `load_from=FILE pretrained=False`, or from random weights, `pretrained=False`'
+            ) from error
         for line in found:
             runner.logger.info(line)
         return runner

@@ -99,6 +99,11 @@ class WorkFolder:
             content['checkpoints'] += new
             self._write(content)
 
+    def start_anew(self):
+        """Take what is there for another training's, which is put aside and not replaced."""
+        if (content := self._read())['checkpoints']:
+            self._write(dict(content, checkpoints=[]))
+
     def forget(self, name: str):
         """Note a checkpoint that is removed."""
         content = self._read()
@@ -107,16 +112,14 @@ class WorkFolder:
             self._write(content)
 
     def keep_of_others(self, name: str):
-        """Put a file aside that no training in this folder wrote, before one of that name is written."""
+        """Put a file aside that this training did not write, before one of that name is written."""
         path = osp.join(self.path, name)
         if '://' in path or not osp.lexists(path) or self.wrote(name):
             return
         stem, end = osp.splitext(path)
         aside = next(p for i in range(1, 10**6) if not osp.lexists(p := f'{stem}.earlier{i}{end}'))
         os.rename(path, aside)
-        print_log(
-            f'{path} is of no training in this folder. It is kept as {aside}', 'current', logging.WARNING
-        )
+        print_log(f'{path} is not of this training. It is kept as {aside}', 'current', logging.WARNING)
 
     def wrote(self, name: str) -> bool:
         """Whether a training in this folder wrote a checkpoint of this name."""

@@ -31,6 +31,15 @@ def test_a_folder_for_each_class(images):
     assert len(samples) == 16 and samples[0] == ('cat/0.jpg', 0) and samples[-1] == ('owl/0.jpg', 2)
 
 
+def test_a_class_without_images_is_named(images):
+    (images / 'emu').mkdir()
+    (images / 'emu' / 'notes.txt').touch()
+    with pytest.raises(ValueError, match='has folders without images: emu. Add some, or remove'):
+        of(images)
+    _, samples = of(images, metainfo=dict(classes=['cat', 'dog', 'emu', 'owl']))  # of a validation
+    assert len(samples) == 16
+
+
 @pytest.mark.parametrize('fraction', [0.2, 0.5, 0.9])
 def test_of_each_class_the_same_part_is_held_out(images, fraction):
     (_, train), (_, val) = (of(images, split=split, val_fraction=fraction) for split in ('train', 'val'))

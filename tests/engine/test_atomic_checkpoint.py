@@ -209,3 +209,19 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match='No room for .*a.pth'):
         AtomicLocalBackend().put(b'new', path)
     assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['a.pth']
+
+
+def test_a_new_training_in_the_folder_of_another_replaces_nothing(tmp_path):
+    """It is one without `resume`; one that is resumed goes on with its own files."""
+
+    def train(**kwargs):
+        weights = dict(type='Weights')
+        make_runner(weights, tmp_path, scores=(1.0, 2.0), experiment_name=unique_name(), **kwargs).train()
+        return {path.name: path.read_bytes() for path in tmp_path.glob('*.pth')}
+
+    first = train()
+    second = train()
+    for name, content in first.items():
+        assert second[name.replace('.pth', '.earlier1.pth')] == content
+    assert second.keys() - first.keys() == {name.replace('.pth', '.earlier1.pth') for name in first}
+    assert train(resume=True).keys() == second.keys()

@@ -111,10 +111,16 @@ def test_batch_rate_and_epochs_follow_from_the_number_of_images(images, count, b
     assert cfg.default_hooks.global_batch.batch_size == cfg.train_dataloader.batch_size == batch
 
 
-@pytest.mark.parametrize('epochs, warmup', [(1, 0), (5, 0), (6, 1), (30, 5), (300, 5)])
+@pytest.mark.parametrize('epochs, warmup', [(1, 0), (5, 0), (11, 0), (12, 2), (30, 5), (300, 5)])
 def test_the_warm_up_follows_from_the_epochs(images, epochs, warmup):
     cfg, _ = completed('deit_tiny_folder', images, **{'train_cfg.max_epochs': epochs})
     assert cfg.param_scheduler[0].warmup_epochs == warmup
+
+
+def test_from_random_weights_the_rate_is_higher(images):
+    fine, _ = completed('deit_tiny_folder', images)
+    random, _ = completed('deit_tiny_folder', images, load_from=None)
+    assert random.optim_wrapper.optimizer.lr == pytest.approx(8 * fine.optim_wrapper.optimizer.lr)
 
 
 def test_what_is_set_stays(images):
@@ -140,7 +146,9 @@ def test_top_5_from_six_classes_on(tmp_path):
     fill(tmp_path / 'mine', {f'c{i}': 5 for i in range(6)})
     cfg, lines = completed('deit_tiny_folder', tmp_path / 'mine')
     assert cfg.val_evaluator.topk == (1, 5) and 'top-5' in lines[1]
-    assert lines[0].endswith('24 to train (c0 4, c1 4, c2 4, c3 4, c4 4 and 1 more), 6 to validate')
+    assert lines[0].endswith(
+        '24 to train (c0 4, c1 4, c2 4, c3 4, c4 4 and 1 more), 6 to validate (held out)'
+    )
 
 
 @pytest.mark.parametrize('name', ['val', 'valid', 'validation', 'test'])
@@ -153,7 +161,7 @@ def test_the_other_folder(images, name):
 def test_a_part_is_held_out_where_there_is_no_other_folder(images):
     shutil.rmtree(images / 'val')
     _, lines = completed('deit_tiny_folder', images, val_fraction=0.5)
-    assert lines[0].endswith('32 to train (ant 15, bee 10, cat 7), 32 to validate')
+    assert lines[0].endswith('32 to train (ant 15, bee 10, cat 7), 32 to validate (held out)')
 
 
 def test_lists(images):
@@ -170,6 +178,12 @@ def test_lists(images):
     'options, error, message',
     [
         (dict(data_root='nowhere'), FileNotFoundError, r"data_root='nowhere' \(.*nowhere\) is not a folder"),
+        (
+            dict(image_size=50),
+            ValueError,
+            'image_size=50 is not a multiple of the patches of 16: set 48 or 64',
+        ),
+        (dict(imagesize=32), ValueError, 'imagesize is no setting: is image_size meant'),
         (dict(image_size='big'), ValueError, "image_size='big' must be a number of pixels"),
         (dict(val_fraction=1.5), ValueError, 'val_fraction=1.5 must be above 0 and below 1'),
         (dict(classes=['ant', 'bee']), ValueError, 'has the classes cat, which are none of the 2: ant, bee'),

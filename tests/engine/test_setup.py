@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from conftest import build, distilled, make_runner, teacher_cfg
-from trainings import training, unique_name
+from trainings import PIPELINE, training, unique_name
 
 pytestmark = pytest.mark.usefixtures('quick')
 HOOKS = dict(setup=dict(type='SetupHook'), finite_loss=dict(type='FiniteLossHook'))
@@ -199,3 +199,27 @@ def test_a_test_is_not_asked(tmp_path):
     )
     runner.val()
     assert build(cfg).teacher.num_classes == 7
+
+
+def test_a_batch_larger_than_the_data(tmp_path):
+    loader = dict(
+        dataset=dict(type='Dots', ann_file='', pipeline=PIPELINE),
+        batch_size=21,
+        drop_last=True,
+        sampler=dict(type='DefaultSampler', shuffle=True),
+    )
+    message = 'a batch of 21 is more than the 20 images.*`train_dataloader.batch_size`'
+    refused(tmp_path, message, train_dataloader=loader)
+
+
+def test_random_weights_and_no_teacher_are_said(tmp_path):
+    dots(tmp_path).train()
+    (log,) = (tmp_path / 'run').glob('*/*.log')
+    for line in ('No teacher: both heads learn the labels', 'The weights to start from are random'):
+        assert f'INFO - {line}' in log.read_text()
+    model = distilled(teacher=None, mode='none')
+    model['init_cfg'] = dict(type='Pretrained', checkpoint=str(tmp_path / 'run' / 'epoch_4.pth'))
+    (tmp_path / 'again').mkdir()
+    dots(tmp_path / 'again', model).train()
+    (log,) = (tmp_path / 'again' / 'run').glob('*/*.log')
+    assert 'are random' not in log.read_text()

@@ -13,7 +13,7 @@ from test_hostile_files import SCHEDULE
 from trainings import unique_name
 
 from deit_plugin.checkpoints.atomic import lock
-from deit_plugin.engine import work_folder
+from deit_plugin.engine import resuming, work_folder
 from deit_plugin.engine.resuming import check_resumable
 
 CFG = distilled(teacher=None, mode='none')
@@ -237,3 +237,16 @@ def test_a_lock_that_is_a_link_is_told(tmp_path):
     with pytest.raises(OSError, match='The lock is a link: remove it'):
         lock(str(tmp_path / '.training.lock'))
     assert (tmp_path / 'precious').read_text() == 'precious'
+
+
+def test_a_parameter_without_a_state_is_told(trained, monkeypatch):
+    """It may be one that never had a gradient."""
+    checkpoint, runner = copy.deepcopy(trained[0]), trained[1]
+    said = []
+    monkeypatch.setattr(resuming, 'print_log', lambda message, *args: said.append(message))
+    check_resumable(checkpoint, runner, runner.model)
+    assert not said
+    del checkpoint['optimizer']['state'][3]
+    check_resumable(checkpoint, runner, runner.model)
+    number = len(list(runner.model.parameters()))
+    assert said == [f'The optimizer has no state of 1 of {number} parameters: it starts anew']

@@ -44,8 +44,8 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
 test_dataloader = val_dataloader
-# DeiT's rule, 5e-4 for each 512 images, gives 6.25e-5 for 64; for smaller batches by the square root. The
-# rate, the epochs and the batch are this package's choice, not tuned.
+# DeiT's rule, 5e-4 for each 512 images, gives 6.25e-5 for 64; from random weights 5e-4; for smaller batches
+# by the square root. The rate, the epochs and the batch are this package's choice, not tuned.
 optim_wrapper = dict(optimizer=dict(lr=None))
 param_scheduler = [dict(type='DeiTLR', warmup_epochs=None, warmup_lr=1e-6, min_lr=1e-6)]  # 5 of 30
 default_hooks = dict(

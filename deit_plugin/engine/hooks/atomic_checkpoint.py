@@ -149,7 +149,9 @@ class AtomicCheckpointHook(CheckpointHook):
             held += [self._folder.lock()] if elsewhere else []
             # A training that fails ends without a word to its hooks.
             self._release = weakref.finalize(runner, _release, held)
-            if runner._resume and runner._load_from is None:
+            if not runner._resume:
+                self._folder.start_anew()
+            elif runner._load_from is None:
                 run.mend_pointer()
         barrier()
 

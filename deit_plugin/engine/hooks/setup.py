@@ -136,7 +136,13 @@ def _of_image(runner, model) -> Iterator[str]:
 
 def _of_length(runner) -> Iterator[str]:
     length, count = len(runner.train_dataloader), runner.optim_wrapper._accumulative_counts
-    if count > length:
+    if not length:
+        loader = runner.train_dataloader
+        yield (
+            f'a batch of {loader.batch_size} is more than the {len(loader.dataset)} images, and drop_last '
+            'leaves out what is less: set a smaller `train_dataloader.batch_size`'
+        )
+    elif count > length:
         images = length * runner.train_dataloader.batch_size * get_world_size()
         yield (
             f'gradients of {count} iterations are accumulated and an epoch has {length}, so next to nothing '
@@ -162,6 +168,14 @@ def _warmup(scheduler) -> int:
     return scheduler.end if first else 0
 
 
+def _names_weights(cfg) -> bool:
+    """Whether the config of a model, but for its teacher, names weights to start from."""
+    if isinstance(cfg, dict):
+        named = cfg.get('type') == 'Pretrained' or cfg.get('pretrained')
+        return bool(named) or any(_names_weights(v) for k, v in cfg.items() if k != 'teacher')
+    return isinstance(cfg, (list, tuple)) and any(map(_names_weights, cfg))
+
+
 def _summary(runner, model) -> Iterator[str]:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     whole = sum(p.numel() for p in model.parameters())
@@ -181,6 +195,8 @@ def _summary(runner, model) -> Iterator[str]:
         name = cfg.get('model_name', cfg['type'])
         weights = cfg.get('checkpoint') or 'its config'
         yield f'Teacher: {name}, weights from {weights}; {model.distillation.mode} distillation'
+    elif isinstance(model, DistilledClassifier):
+        yield 'No teacher: both heads learn the labels'
     loop, wrapper = runner.train_loop, runner.optim_wrapper
     rates = [group['lr'] for group in wrapper.param_groups]
     yield (
@@ -188,5 +204,7 @@ def _summary(runner, model) -> Iterator[str]:
         f'{type(wrapper.optimizer).__name__}, seed {runner.seed}, on {next(model.parameters()).device}, '
         f'now at a rate of {max(rates):.3g}'
     )
+    if not runner._load_from and not runner.iter and not _names_weights(runner.cfg.get('model')):
+        yield 'The weights to start from are random'
     if runner.iter:
         yield f'It goes on after {runner.epoch} epochs, {runner.iter} iterations'
