@@ -17,6 +17,4 @@ model = dict(
         ),
     ),
     teacher=dict(checkpoint='{{ fileDirname }}/deit_digits_teacher.pth', **_base_.teacher),
-    # A second run, of another student too, asks no teacher.
-    teacher_labels=dict(path='work_dirs/deit_digits_teacher_labels'),
 )

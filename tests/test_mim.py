@@ -31,6 +31,7 @@ SHORT = [
     'param_scheduler.0.warmup_epochs=1',
     'default_hooks.logger.interval=1',
 ]
+LABELS = 'model.teacher_labels.path=labels'
 NO_WORKERS = [
     f'{loader}_dataloader.{option}'
     for loader in ('train', 'val', 'test')
@@ -91,7 +92,7 @@ def one_thread():
 def trained(tmp_path_factory):
     """A run that nothing interrupts."""
     folder = tmp_path_factory.mktemp('trained')
-    return folder, script('train.py', folder, '--work-dir', 'run')
+    return folder, script('train.py', folder, '--work-dir', 'run', options=[LABELS])
 
 
 def test_log_shows_progress_and_the_teacher(trained):
@@ -111,7 +112,7 @@ def test_a_second_run_asks_no_teacher(trained):
     """And ends where the first one did."""
     folder, _ = trained
     nowhere = 'model.teacher.checkpoint=nowhere/deit_digits_teacher.pth'
-    output = script('train.py', folder, '--work-dir', 'again', options=[nowhere])
+    output = script('train.py', folder, '--work-dir', 'again', options=[nowhere, LABELS])
     assert '12 of 12 iterations of this process are recorded' in output
     assert 'are not at hand' in output
     assert_same(folder / 'run' / 'epoch_2.pth', folder / 'again' / 'epoch_2.pth')

@@ -609,15 +609,14 @@ def test_wheel_works_by_itself(installed, tmp_path):
 
 
 @pytest.mark.slow
-def test_mim_trains_and_tests_by_bare_names(installed, tmp_path):
+def test_mim_trains_by_a_bare_name(installed, tmp_path):
     mim = osp.join(osp.dirname(sys.executable), 'mim')
     options = ['train_dataloader.dataset.indices=64', 'train_cfg.max_epochs=1']
     options = ['--work-dir', 'run', '--cfg-options', *options, 'param_scheduler.0.warmup_epochs=0']
     said = run(installed, tmp_path, mim, 'train', 'deit_plugin', 'deit_digits.py', *options)
-    assert str(installed) in said
-    test = ['test', 'deit_plugin', 'deit_digits.py', '--checkpoint', 'run/epoch_1.pth']
-    tested = re.findall('accuracy/top1: ([\\d.]+)', run(installed, tmp_path, mim, *test))
-    assert len(tested) == 1 and f'Epoch(val) [1][2/2]    accuracy/top1: {tested[0]}' in said
+    assert str(installed) in said and 'Training is done' in said
+    assert (tmp_path / 'run' / 'epoch_1.pth').is_file()
+    assert files_below(installed / 'deit_plugin' / '.mim' / 'tools') == {'train.py', 'test.py'}
 
 
 @pytest.mark.slow

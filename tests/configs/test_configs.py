@@ -267,8 +267,6 @@ def test_digits_config_trains(name, tmp_path, quick):
     for loader, size in ((cfg.train_dataloader, 128), (cfg.val_dataloader, 20)):
         loader.num_workers, loader.persistent_workers = 0, False
         loader.dataset.indices = size
-    if 'teacher_labels' in cfg.model:
-        cfg.model.teacher_labels.path = str(tmp_path / 'labels')
     runner = Runner.from_cfg(cfg)
     runner.model.init_weights()
     runner.model.init_weights = lambda: None  # so that training begins there

@@ -405,11 +405,11 @@ HOSTILE = dict(
 
 
 def bomb(checkpoint, folder):
-    """A gigabyte of zeros in a megabyte."""
+    """A quarter of a gigabyte of zeros in a quarter of a megabyte."""
     save()(checkpoint, folder)
     with zipfile.ZipFile(folder / 'a.pth', 'a', zipfile.ZIP_DEFLATED) as archive:
         with archive.open('a/data/zeros', 'w') as file:
-            for _ in range(64):
+            for _ in range(16):
                 file.write(bytes(1 << 24))
     return folder / 'a.pth'
 

@@ -19,7 +19,7 @@ from deit_plugin.apis.convert import read_source
 from deit_plugin.checkpoints.strict import load_strict
 
 REFUSED = (ValueError, OSError, pickle.UnpicklingError)
-FUZZ = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+FUZZ = settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 CFG = distilled(teacher=None, mode='none')
 RESUME = dict(custom_hooks=[dict(type='FilledModelHook')], **SCHEDULE)
 
@@ -90,7 +90,7 @@ def test_flipped_bits_of_the_pickle_with_a_right_checksum(sound, at, bit, length
     damaged(sound, rezipped(change), lambda data: data)
 
 
-WHOLE = settings(FUZZ, max_examples=40)
+WHOLE = settings(FUZZ, max_examples=24)
 
 
 @pytest.mark.parametrize('way', WAYS)
@@ -167,7 +167,7 @@ INFO = ['best_ckpt', 'last_ckpt', 'keep_ckpt_ids', 'best_score', 'epoch', 'iter'
 PARTS = ['meta', 'message_hub', 'optimizer', 'ema_state_dict', 'param_schedulers', 'gradients']
 
 
-@settings(FUZZ, max_examples=80)
+@settings(FUZZ, max_examples=40)
 @given(
     info=st.dictionaries(st.sampled_from(INFO), ODD),
     meta=st.dictionaries(st.sampled_from(['epoch', 'iter', 'seed', 'cfg', 'config', 'dataset_meta']), ODD),
