@@ -16,12 +16,11 @@ from mmengine.runner import Runner
 from mmengine.utils import ProgressBar
 
 from ..checkpoints.atomic import write_whole
-from ..checkpoints.reading import file_in
 from ..engine import FilledModelHook
 from ..models.recorded import num_classes_of_config
 from ..visualization.report import Answer, Section
 from ..visualization.report import report as page
-from .evaluated import match_classes, named_config, recorded_config, weights_path
+from .evaluated import match_classes, model_of
 from .hub import variants
 from .image_list import labels_of, leave_out_broken, list_images
 from .output import check_output
@@ -163,12 +162,7 @@ def _evaluate_one(
     batch_size: int,
     workers: int,
 ) -> tuple[dict, Section]:
-    if name == folder:
-        path = file_in(folder)
-        cfg, published = recorded_config(path), {}
-    else:
-        cfg, published, address = named_config(name)
-        path = weights_path(name, address, folder)
+    cfg, path, published = model_of(name, folder)
     published_classes = num_classes_of_config(cfg.model)
     num_classes, classes = match_classes(cfg, path)
     if num_classes != published_classes:

@@ -17,6 +17,23 @@ from .hub import variants
 _SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors', '.h5', '')
 
 
+def model_of(name: str, weights: str | None) -> tuple[Config, str, dict[str, float]]:
+    """What is evaluated by a name.
+
+    Args:
+        name (str): Of a variant, the path of a config, or ``weights`` itself, which then record their model.
+        weights (str, optional): A file, a work folder, or a folder with the weights of variants.
+
+    Returns:
+        tuple: The config, the weights, and the published accuracies.
+    """
+    if name == weights:
+        path = file_in(weights)
+        return recorded_config(path), path, {}
+    cfg, published, address = named_config(name)
+    return cfg, weights_path(name, address, weights), published
+
+
 def named_config(name: str) -> tuple[Config, dict[str, float], str | None]:
     """The config of a variant or of a file, the published accuracies and the address of the weights."""
     if name not in variants():
