@@ -1,7 +1,8 @@
 """Values in messages."""
 
+import argparse
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 def some(names: Iterable, limit: int = 5) -> str:
@@ -13,8 +14,17 @@ def some(names: Iterable, limit: int = 5) -> str:
     return f'{shown} and {more} more' if more > 0 else shown
 
 
+class _Short(reprlib.Repr):
+    """What reprlib does not know is written out whole, and may hold itself many times over."""
+
+    def repr_instance(self, x, level):
+        if isinstance(x, (Mapping, argparse.Namespace)):
+            return type(x).__name__
+        return super().repr_instance(x, level)
+
+
 def shown(value, limit: int = 80) -> str:
     """A value from a file, which may be as long and as deep as it likes, for a message."""
-    short = reprlib.Repr()
+    short = _Short()
     short.maxlevel, short.maxstring, short.maxother, short.maxlong = 2, limit, limit, limit
     return short.repr(value)

@@ -4,6 +4,7 @@ import copy
 import gc
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,20 @@ def one_thread(request):
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def in_time():
+    """Whoever waits for a pipe is told."""
+
+    def late(*args):
+        pytest.fail('it waits')
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(autouse=True)

@@ -17,10 +17,9 @@ from mmengine.utils import ProgressBar
 
 from ..checkpoints.atomic import write_whole
 from ..engine import FilledModelHook
-from ..models.recorded import num_classes_of_config
 from ..visualization.report import Answer, Section
 from ..visualization.report import report as page
-from .evaluated import match_classes, model_of
+from .evaluated import model_of
 from .hub import variants
 from .image_list import labels_of, leave_out_broken, list_images
 from .output import check_output
@@ -162,11 +161,7 @@ def _evaluate_one(
     batch_size: int,
     workers: int,
 ) -> tuple[dict, Section]:
-    cfg, path, published = model_of(name, folder)
-    published_classes = num_classes_of_config(cfg.model)
-    num_classes, classes = match_classes(cfg, path)
-    if num_classes != published_classes:
-        published = {}  # of ImageNet
+    cfg, path, published, num_classes, classes = model_of(name, folder)
     labels = labels_of(list(images), num_classes, classes)
     cfg.load_from = path
     cfg.test_evaluator = dict(type='Accuracy', topk=[k for k in (1, 5) if k <= num_classes])

@@ -1,6 +1,8 @@
 """What is evaluated: the config of a model, its weights, its classes."""
 
 import os.path as osp
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -17,21 +19,43 @@ from .hub import variants
 _SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors', '.h5', '')
 
 
-def model_of(name: str, weights: str | None) -> tuple[Config, str, dict[str, float]]:
-    """What is evaluated by a name.
+class Evaluated(NamedTuple):
+    """A model to evaluate.
+
+    cfg (Config): Its config, with as many classes as the weights have.
+    path (str): Of the weights.
+    published (dict[str, float]): The accuracies ``top1`` and ``top5``, if they are of these classes.
+    num_classes (int): How many there are.
+    classes (list[str]): Their names, or [] if the checkpoint does not tell.
+    """
+
+    cfg: Config
+    path: str
+    published: dict[str, float]
+    num_classes: int
+    classes: list[str]
+
+
+def model_of(name: str, weights: str | None) -> Evaluated:
+    """What is evaluated by a name; the checkpoint is read once.
 
     Args:
         name (str): Of a variant, the path of a config, or ``weights`` itself, which then record their model.
         weights (str, optional): A file, a work folder, or a folder with the weights of variants.
-
-    Returns:
-        tuple: The config, the weights, and the published accuracies.
     """
     if name == weights:
-        path = file_in(weights)
-        return recorded_config(path), path, {}
-    cfg, published, address = named_config(name)
-    return cfg, weights_path(name, address, weights), published
+        path, published = file_in(weights), {}
+    else:
+        cfg, published, address = named_config(name)
+        path = weights_path(name, address, weights)
+    checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
+    if name == weights:
+        cfg = recorded_config(checkpoint, path)
+    expected = num_classes_of_config(cfg.model)
+    number = match_classes(cfg, checkpoint, path)
+    if number != expected:
+        published = {}  # of ImageNet
+    return Evaluated(cfg, path, published, number, recorded_classes(meta_of(checkpoint), number))
 
 
 def named_config(name: str) -> tuple[Config, dict[str, float], str | None]:
@@ -45,9 +69,8 @@ def named_config(name: str) -> tuple[Config, dict[str, float], str | None]:
     return info.config, published, info.weights
 
 
-def recorded_config(path: str) -> Config:
+def recorded_config(checkpoint: Mapping, path: str) -> Config:
     """What the checkpoint of a training tells of its test."""
-    checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
     recorded = config_of(meta_of(checkpoint))
     pipeline = [dict(type='LoadImage'), *recorded_pipeline(recorded)]
     loader = dict(
@@ -95,10 +118,8 @@ def weights_path(name: str, published: str | None, folder: str | None) -> str:
     raise FileNotFoundError(f'{folder} has none of {", ".join(candidates)}, and no training saved any there')
 
 
-def match_classes(cfg: Config, path: str) -> tuple[int, list[str]]:
-    """Give the model as many classes as the checkpoint has; returns their number, and their names if the
-    checkpoint tells these."""
-    checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
+def match_classes(cfg: Config, checkpoint: Mapping, path: str) -> int:
+    """Give the model as many classes as the checkpoint has; returns their number."""
     weights = to_mmpretrain(weights_of(checkpoint, path))[1]
     head = weights.get('head.layers.head.weight')
     if isinstance(head, torch.Tensor) and head.ndim == 2:
@@ -106,5 +127,4 @@ def match_classes(cfg: Config, path: str) -> tuple[int, list[str]]:
         for owner in (cfg, cfg.model):  # it makes one-hot labels
             if owner.get('data_preprocessor'):
                 owner.data_preprocessor.num_classes = len(head)
-    number = num_classes_of_config(cfg.model)
-    return number, recorded_classes(meta_of(checkpoint), number)
+    return num_classes_of_config(cfg.model)

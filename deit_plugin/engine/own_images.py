@@ -12,6 +12,7 @@ from ..datasets.image_folder import ImageFolder
 from ..messages import some
 from ..models import DeiT
 from .teacher_configs import named_classifier, recorded_classifier
+from .utils import names_weights
 
 VAL_NAMES = ('val', 'valid', 'validation', 'test')
 RATE, RATE_FROM_RANDOM = 5e-4 * 64 / 512, 5e-4  # at a batch of 64
@@ -190,10 +191,6 @@ def _complete_sizes(cfg: Config):
                 step.crop_size = size
 
 
-def _starts_from_weights(cfg: Config) -> bool:
-    return bool(cfg.get('load_from') or cfg.model.get('pretrained'))
-
-
 def _complete_schedule(cfg: Config, images: int) -> tuple[int, float]:
     """Batch over all processes, and learning rate."""
     processes = 1
@@ -206,7 +203,7 @@ def _complete_schedule(cfg: Config, images: int) -> tuple[int, float]:
     batch = loader.batch_size * processes
     if optimizer.lr is None:  # DeiT's rule; below 64 images by the square root
         share = batch / 64
-        whole = RATE if _starts_from_weights(cfg) else RATE_FROM_RANDOM
+        whole = RATE if cfg.get('load_from') or names_weights(cfg.model) else RATE_FROM_RANDOM
         optimizer.lr = whole * (share if share > 1 else math.sqrt(share))
     if cfg.train_cfg.max_epochs is None:
         cfg.train_cfg.max_epochs = max(EPOCHS, math.ceil(STEPS * batch / images))

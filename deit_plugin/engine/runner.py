@@ -115,15 +115,23 @@ class FineTuneRunner(DeiTRunner):
         cfg = copy.deepcopy(cfg)
         found = complete(cfg)
         cfg.runner_type = 'mmpretrain.DeiTRunner'
-        try:
-            runner = super().from_cfg(cfg)
-        except OSError as error:
-            if not cfg.model.get('pretrained'):
-                raise
-            raise OSError(
-                f'The published weights of {cfg.model.model_name} cannot be loaded ({error}). Start '
-                'from a file, `load_from=FILE pretrained=False`, or from random weights, `pretrained=False`'
-            ) from error
+        runner = super().from_cfg(cfg)
         for line in found:
             runner.logger.info(line)
         return runner
+
+    def build_model(self, model):
+        """As the parent's.
+
+        Raises:
+            OSError: If the published weights of a teacher cannot be loaded.
+        """
+        try:
+            return super().build_model(model)
+        except OSError as error:
+            if not (isinstance(model, dict) and model.get('pretrained')):
+                raise
+            raise OSError(
+                f'The published weights of {model["model_name"]} cannot be loaded ({error}). Start from a '
+                'file, `load_from=FILE pretrained=False`, or from random weights, `pretrained=False`'
+            ) from error

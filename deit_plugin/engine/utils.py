@@ -15,6 +15,14 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
+def names_weights(model) -> bool:
+    """Whether the config of a model, but for its teacher, names weights to start from."""
+    if isinstance(model, dict):
+        named = model.get('type') == 'Pretrained' or model.get('pretrained')
+        return bool(named) or any(names_weights(v) for k, v in model.items() if k != 'teacher')
+    return isinstance(model, (list, tuple)) and any(map(names_weights, model))
+
+
 @contextmanager
 def into_the_file(logger: logging.Logger) -> Iterator[None]:
     """What is logged meanwhile goes into the log file, not to the terminal; errors do."""

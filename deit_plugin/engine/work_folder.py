@@ -122,7 +122,7 @@ class WorkFolder:
         print_log(f'{path} is not of this training. It is kept as {aside}', 'current', logging.WARNING)
 
     def wrote(self, name: str) -> bool:
-        """Whether a training in this folder wrote a checkpoint of this name."""
+        """Whether this training wrote a checkpoint of this name, or the one that it goes on with."""
         return name in self._read()['checkpoints']
 
 

@@ -27,6 +27,10 @@ _STEPS = ('ResizeEdge', 'Resize', 'CenterCrop', 'ReverseChannels', 'PackInputs')
 _OURS = ('mmpretrain.', 'deit_plugin.', 'mmcv.', 'mmengine.', 'torch.nn.')
 
 
+# The ways in: `predict` and `attention`, `evaluate`, and a teacher.
+_NAME_IT = 'name its config (--config; for `deit-plugin evaluate` NAME; of a teacher `teacher`)'
+
+
 def recorded_model(config: Mapping, weights: Mapping, source: str) -> dict:
     """The config of the classifier that a run recorded in its checkpoint.
 
@@ -46,9 +50,7 @@ def recorded_model(config: Mapping, weights: Mapping, source: str) -> dict:
     """
     model = config.get('model')
     if not isinstance(model, dict) or not model:
-        raise ValueError(
-            f'{source} records no config of its model, as mmengine writes it: name one with --config'
-        )
+        raise ValueError(f'{source} records no config of its model, as mmengine writes it: {_NAME_IT}')
     model = _without(copy.deepcopy(model))
     preprocessor = config.get('data_preprocessor')
     if isinstance(preprocessor, dict) and not model.get('data_preprocessor'):
@@ -56,7 +58,7 @@ def recorded_model(config: Mapping, weights: Mapping, source: str) -> dict:
     if unknown := sorted(set(_unknown_types(model))):
         raise ValueError(
             f'{source} records types that are not known here, and none of them is imported: '
-            f'{some(map(shown, unknown))}. Name the config of the model with --config'
+            f'{some(map(shown, unknown))}: {_NAME_IT}'
         )
     if model['type'].endswith('TimmClassifier') and not is_model(str(model.get('model_name'))):
         raise ValueError(
@@ -65,7 +67,7 @@ def recorded_model(config: Mapping, weights: Mapping, source: str) -> dict:
     with torch.device('meta'):
         built = build_classifier(model)
     if not isinstance(built, BaseClassifier) or isinstance(built, HuggingFaceClassifier):
-        raise ValueError(f'{source} records a {type(built).__name__}: name a classifier with --config')
+        raise ValueError(f'{source} records a {type(built).__name__}, which is no classifier: {_NAME_IT}')
     own = sum(value.numel() for value in built.state_dict().values())
     given = sum(value.numel() for value in weights.values() if isinstance(value, torch.Tensor))
     if own > 2 * given:
@@ -90,7 +92,7 @@ def recorded_pipeline(config: Mapping) -> list[dict]:
         raise ValueError(
             'The checkpoint does not tell how its images are prepared'
             + (f': {some(map(shown, odd))} are not known here' if odd else '')
-            + '. Name its config with --config'
+            + f': {_NAME_IT}'
         )
     return [step for step in steps if step['type'] in _STEPS]
 

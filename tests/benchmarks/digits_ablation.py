@@ -6,7 +6,7 @@ takes 5 % of the labels (73 images). For each seed it trains a convolutional
 teacher on them, then the student of the demo on the same images in each way
 that the table has. It prints the top-1 accuracy on the 360 test images after
 the last epoch, and the gain over the student without a teacher, seed by seed.
-About half an hour on 2 cores; `--results FILE` lets a run that was cut go on.
+An hour on 2 busy cores; `--results FILE` lets a run that was cut go on.
 
 `--fraction 1` trains on all 1,437 images, as the demo does: its crops, its
 teacher, 50 epochs.
@@ -91,7 +91,6 @@ def fit(cfg: Config, seed: int, epochs: int, folder: str) -> Runner:
     cfg.train_cfg.update(max_epochs=epochs, val_interval=epochs)
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.num_workers, loader.persistent_workers = 0, False
-        loader.collate_fn = dict(type='default_collate')
     cfg.default_hooks.checkpoint = None  # else mmengine's own saves every epoch
     cfg.default_hooks.pop('curves')
     runner = Runner.from_cfg(cfg)

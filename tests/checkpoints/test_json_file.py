@@ -1,7 +1,6 @@
 """JSON that others wrote."""
 
 import os
-import signal
 
 import pytest
 
@@ -22,18 +21,7 @@ NONE = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def in_time():
-    """Whoever waits for a pipe is told."""
-
-    def late(*args):
-        pytest.fail('it waits')
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(30)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+pytestmark = pytest.mark.usefixtures('in_time')
 
 
 @pytest.mark.parametrize('data, expected', [(b'{}', {}), (b' [1, "\xc3\xa4"] ', [1, 'ä']), (b'null', None)])

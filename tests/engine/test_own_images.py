@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import CONFIGS, build, teacher_cfg
 from mmengine.config import Config
+from mmpretrain.registry import RUNNERS
 from mmpretrain.structures import DataSample
 from PIL import Image
 
@@ -121,6 +122,26 @@ def test_from_random_weights_the_rate_is_higher(images):
     fine, _ = completed('deit_tiny_folder', images)
     random, _ = completed('deit_tiny_folder', images, load_from=None)
     assert random.optim_wrapper.optimizer.lr == pytest.approx(8 * fine.optim_wrapper.optimizer.lr)
+
+
+def test_weights_of_the_backbone_are_weights_to_start_from(images):
+    init = dict(type='Pretrained', checkpoint='a.pth')
+    cfg, _ = completed('deit_tiny_folder', images, load_from=None, **{'model.backbone.init_cfg': init})
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(6.25e-5 * (8 / 64) ** 0.5)
+
+
+@pytest.mark.usefixtures('quick')
+def test_published_weights_that_cannot_be_loaded(images, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError('no network')
+
+    monkeypatch.setattr('timm.models.create_model', fail)
+    cfg = settings('teacher_folder', images, work_dir=str(tmp_path / 'run'), teacher='resnet18')
+    with pytest.raises(OSError, match=r'of resnet18 cannot be loaded \(no network\)\. .*`pretrained=False`'):
+        RUNNERS.build(cfg)
+    cfg.pretrained = False
+    with pytest.raises(OSError, match='^no network$'):  # of another reason
+        RUNNERS.build(cfg)
 
 
 def test_what_is_set_stays(images):

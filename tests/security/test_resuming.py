@@ -2,7 +2,6 @@
 
 import copy
 import os
-import signal
 
 import numpy as np
 import pytest
@@ -163,20 +162,6 @@ def test_what_an_optimizer_and_a_schedule_are_is_the_configs(trained):
 
 
 # --- the folder -----------------------------------------------------------
-
-
-@pytest.fixture
-def in_time():
-    """Whoever waits for a pipe is told."""
-
-    def late(*args):
-        pytest.fail('it waits')
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(30)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize('make', [os.mkfifo, os.mkdir, lambda path: os.symlink('/dev/zero', path)])

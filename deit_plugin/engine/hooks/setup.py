@@ -16,7 +16,7 @@ from ...messages import some
 from ...models import DeiT, DistilledClassifier
 from ..loops import TeacherLabelLoop
 from ..schedulers import DeiTLR
-from ..utils import unwrap
+from ..utils import names_weights, unwrap
 
 
 @HOOKS.register_module()
@@ -168,14 +168,6 @@ def _warmup(scheduler) -> int:
     return scheduler.end if first else 0
 
 
-def _names_weights(cfg) -> bool:
-    """Whether the config of a model, but for its teacher, names weights to start from."""
-    if isinstance(cfg, dict):
-        named = cfg.get('type') == 'Pretrained' or cfg.get('pretrained')
-        return bool(named) or any(_names_weights(v) for k, v in cfg.items() if k != 'teacher')
-    return isinstance(cfg, (list, tuple)) and any(map(_names_weights, cfg))
-
-
 def _summary(runner, model) -> Iterator[str]:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     whole = sum(p.numel() for p in model.parameters())
@@ -204,7 +196,7 @@ def _summary(runner, model) -> Iterator[str]:
         f'{type(wrapper.optimizer).__name__}, seed {runner.seed}, on {next(model.parameters()).device}, '
         f'now at a rate of {max(rates):.3g}'
     )
-    if not runner._load_from and not runner.iter and not _names_weights(runner.cfg.get('model')):
+    if not runner._load_from and not runner.iter and not names_weights(runner.cfg.get('model')):
         yield 'The weights to start from are random'
     if runner.iter:
         yield f'It goes on after {runner.epoch} epochs, {runner.iter} iterations'
