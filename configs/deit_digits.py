@@ -1,5 +1,5 @@
 # The student of deit_digits_distilled.py without a teacher: labels alone.
-# No figure is published: it is a demo. At most two minutes on 2 CPU cores:
+# No figure is published: it is a demo. At most three minutes on 2 CPU cores:
 #   mim train mmpretrain configs/deit_digits.py
 _base_ = ['_base_/digits.py']
 

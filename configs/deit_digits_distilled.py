@@ -1,5 +1,5 @@
 # Hard distillation through the token, from a small RegNetY, on real images.
-# No figure is published: it is a demo. About two minutes on 2 CPU cores:
+# No figure is published: it is a demo. About three minutes on 2 CPU cores:
 #   mim train mmpretrain configs/deit_digits_distilled.py
 _base_ = ['deit_digits.py', '_base_/digits_teacher.py']
 
