@@ -13,6 +13,10 @@ default_hooks = dict(
     curves=dict(type='CurvesHook'),
 )
 
+# Replaced, since mmengine marks what is inherited from mmpretrain's base (`_scope_`), and mmpretrain's
+# browse_dataset hands all of it to the visualizer.
+visualizer = dict(_delete_=True, type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
+
 # For --auto-scale-lr, which GlobalBatchHook makes needless.
 auto_scale_lr = dict(enable=False)
 

@@ -50,7 +50,7 @@ class DeiT(VisionTransformer):
         out_type (str): What is returned of each of these layers. Defaults to ``'cls_token'``.
 
             - ``'cls_token'``: the class token (B, C); with ``distilled`` the pair (class token,
-              distillation token). In training the last layer then leaves out the patches.
+              distillation token). In training the last layer leaves out the patches, unless it has hooks.
             - ``'raw'``: all tokens (B, 1 + N, C), with ``distilled`` (B, 2 + N, C): class token,
               distillation token, patches.
             - ``'featmap'``: the patch tokens as a map (B, C, H, W), for dense prediction.

@@ -1,6 +1,6 @@
 """The data preprocessor: augmentation of a batch on its device."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from mmpretrain.models import ClsDataPreprocessor
@@ -46,13 +46,19 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
             raise ValueError(f'erasing={erasing} is not in [0, 1]')
         self._rand_augment = None if rand_augment is None else RandAugment(**rand_augment)
         self._erasing = RandomErasing(erasing, mode='pixel', max_count=1)
-        self._mix = self.batch_augments
-        if self._mix is not None:
-            self.batch_augments = self._erase_and_mix
-        self._unnormalized = None
-        if normalized_input:  # it does all but the images
-            self._unnormalized = ClsDataPreprocessor(num_classes=self.num_classes, to_onehot=self.to_onehot)
-            self._unnormalized.batch_augments = self.batch_augments
+        # It does all but the images.
+        self._unnormalized = ClsDataPreprocessor(num_classes=self.num_classes) if normalized_input else None
+
+    @property
+    def batch_augments(self) -> Callable | None:
+        """Erases and mixes a batch. mmpretrain's ``SwitchRecipeHook`` sets another mixing, or None."""
+        return None if self._mix is None else self._erase_and_mix
+
+    @batch_augments.setter
+    def batch_augments(self, mix: Callable | None):
+        self._mix = mix
+        if mix is not None:  # else the parent would not mix
+            self.to_onehot = True
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """As ``ClsDataPreprocessor``, with the augmentation in training."""
@@ -63,6 +69,8 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
                     '`to_float32=True`), or set `data_preprocessor.normalized_input=True` if they come '
                     'normalised and in RGB, as from DeiTImageProcessor'
                 )
+            self._unnormalized.to_onehot = self.to_onehot
+            self._unnormalized.batch_augments = self.batch_augments
             data = self._unnormalized(data, training)
         else:
             if training and self._rand_augment is not None:

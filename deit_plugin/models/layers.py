@@ -13,7 +13,8 @@ class TokenEncoderLayer(TransformerEncoderLayer):
     """A last encoder layer of which only the first tokens are read.
 
     In training it gives these alone: they attend to all tokens, but nothing reads what the layer would
-    make of the patches, three quarters of its work. In evaluation it gives all tokens.
+    make of the patches, three quarters of its work. In evaluation it gives all tokens, and in training
+    too where the layer or a part of it has a hook, which then sees them all.
 
     Args:
         layer (TransformerEncoderLayer): Whose parts it takes over.
@@ -27,11 +28,17 @@ class TokenEncoderLayer(TransformerEncoderLayer):
         self.num_tokens = num_tokens
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, N, C) to (B, T, C) in training, to (B, N, C) in evaluation."""
-        if not self.training:
+        """(B, N, C) to (B, T, C) in training without hooks, else to (B, N, C)."""
+        if not self.training or self._has_hooks():
             return super().forward(x)
         x = x[:, : self.num_tokens] + self._attend(self.ln1(x))
         return self.ffn(self.ln2(x), identity=x)
+
+    def _has_hooks(self) -> bool:
+        return any(
+            m._forward_pre_hooks or m._forward_hooks or m._backward_pre_hooks or m._backward_hooks
+            for m in self.modules()
+        )
 
     def _attend(self, x: torch.Tensor) -> torch.Tensor:
         attn = self.attn

@@ -2,8 +2,10 @@
 
 import copy
 import json
+import logging
 import os.path as osp
 from functools import lru_cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from mmpretrain.engine import SwitchRecipeHook
 from mmpretrain.registry import MODELS, TRANSFORMS
 from mmpretrain.structures import DataSample
 from PIL import Image
@@ -307,6 +310,33 @@ def test_training_mixes_normalised_images():
     expected = (scores @ classes)[:, None, None, None].expand_as(images)
     plain = torch.isclose(mixed['inputs'], expected, atol=1e-5).flatten(1).float().mean(1)
     assert ((plain > 0.2) & (plain < 1)).all()  # the rest is erased
+
+
+@pytest.mark.parametrize('normalized_input', [False, True])
+@pytest.mark.parametrize('before, after', [('Mixup', None), (None, 'Mixup'), ('Mixup', 'CutMix')])
+def test_mixing_may_be_switched(before, after, normalized_input):
+    """By mmpretrain's hook; random erasing stays, and labels are mixed from then on, or no more."""
+
+    def recipe(name):
+        return dict(augments=[dict(type=name, alpha=0.8)]) if name else None
+
+    preprocessor = build_preprocessor(
+        erasing=1.0, normalized_input=normalized_input, batch_augments=recipe(before), num_classes=8
+    )
+    hook = SwitchRecipeHook(schedule=[dict(action_epoch=2, batch_augments=recipe(after))])
+    model = SimpleNamespace(data_preprocessor=preprocessor)
+    runner = SimpleNamespace(model=model, epoch=0, logger=logging.getLogger())
+    for epoch, mixing in enumerate((before, after)):
+        runner.epoch = epoch
+        hook.before_train_epoch(runner)
+        images = torch.zeros(8, 3, 32, 32) if normalized_input else torch.full((8, 3, 32, 32), 120).byte()
+        plain = preprocessor(dict(inputs=images.clone()))['inputs']
+        samples = [DataSample().set_gt_label(i) for i in range(8)]
+        seen = preprocessor(dict(inputs=images.clone(), data_samples=samples), training=True)
+        assert (seen['inputs'] != plain).flatten(1).any(1).sum() > 2  # CutMix may cover an erased box
+        scores = [sample.get('gt_score') for sample in seen['data_samples']]
+        mixed = [score is not None and (score < 1).all().item() for score in scores]
+        assert sum(mixed) > 2 if mixing else not any(mixed)
 
 
 def timm_transform(side):

@@ -350,8 +350,7 @@ def test_the_last_layer_without_patches_is_the_same(distilled, with_cp):
     for model in (short, whole):
         torch.manual_seed(0)
         seen = []
-        # A hook is called like that of any module, and changes nothing.
-        model.layers[-1].register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
+        model.ln1.register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
         (out,) = model(x)
         if model is whole:
             out = out[:, :tokens].transpose(0, 1).flatten(0, 1)
@@ -370,9 +369,30 @@ def test_the_last_layer_without_patches_is_the_same(distilled, with_cp):
 def test_the_last_layer_does_all_that_is_read(change):
     model = build(dict(type='DeiT', arch=ARCH, img_size=32, patch_size=8, **change))
     seen = []
-    model.layers[-1].register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
+    model.ln1.register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
     model.train(bool(change))(torch.randn(1, 3, 32, 32))
     assert seen == [17]
+
+
+@pytest.mark.parametrize('part', ['', 'ln1', 'attn', 'attn.qkv', 'ln2', 'ffn', 'ffn.layers.0.0'])
+@pytest.mark.parametrize('kind', ['forward', 'forward_pre', 'full_backward', 'full_backward_pre'])
+def test_a_hook_on_a_part_of_the_last_layer_sees_all_tokens(part, kind):
+    """In training as in evaluation, and the layer gives the same."""
+    model = shuffle_weights(build(dict(type='DeiT', arch=ARCH, img_size=32, patch_size=8))).train()
+    images, seen = torch.randn(1, 3, 32, 32, requires_grad=True), []
+    expected = model(images)[0]
+    module = model.layers[-1].get_submodule(part)
+    hook = getattr(module, f'register_{kind}_hook')(lambda module, *args: seen.append(args[-1]))
+    out = model(images)[0]
+    torch.testing.assert_close(out, expected)
+    out.sum().backward()
+    shown = seen.pop()
+    assert (shown[0] if isinstance(shown, tuple) else shown).shape[1] == 17
+    hook.remove()
+    lengths = []
+    model.ln1.register_forward_hook(lambda module, args, out: lengths.append(out.shape[1]))
+    model(images)
+    assert lengths == [1] and not seen
 
 
 def test_a_hook_on_the_last_layer_is_called_when_it_is_compiled():
@@ -382,4 +402,4 @@ def test_a_hook_on_the_last_layer_is_called_when_it_is_compiled():
     model.layers[-1].compile(backend='eager')
     model.layers[-1].register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
     torch.testing.assert_close(model(images)[0], expected)
-    assert seen == [1]
+    assert seen == [17]
