@@ -2,8 +2,9 @@
 
 import os
 
-from mmengine.config import Config
 from mmengine.runner import Runner
+
+from .configs import read_config
 
 
 def label(
@@ -28,10 +29,9 @@ def label(
             '--launcher pytorch needs torchrun: `torchrun --nproc_per_node 8 -m deit_plugin label CONFIG '
             '--launcher pytorch`'
         )
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict(cfg_options or {})
+    cfg = read_config(config, cfg_options)
     cfg.train_cfg.pop('by_epoch', None)
-    cfg.train_cfg.type = 'TeacherLabelLoop'
+    cfg.train_cfg.type = 'mmpretrain.TeacherLabelLoop'
     cfg.setdefault('default_hooks', {})
     cfg.default_hooks['checkpoint'] = None  # nothing is trained
     cfg.update(

@@ -25,6 +25,7 @@ from ..checkpoints.recorded import config_of, meta_of, recorded_classes
 from ..checkpoints.strict import load_strict
 from ..models import DeiTDualHead
 from ..models.recorded import build_classifier, num_classes_of_config, recorded_model, recorded_pipeline
+from .configs import read_config, type_name
 from .hub import variants
 from .image_list import EXTENSIONS
 from .output import check_output
@@ -62,7 +63,7 @@ class Predictor:
         self.model.to(self.device).eval()
         self.classes = _class_names(meta, num_classes_of_config(model) or 0)
         with DefaultScope.overwrite_default_scope('mmpretrain'):
-            steps = [step for step in pipeline if not step['type'].split('.')[-1].startswith('LoadImage')]
+            steps = [step for step in pipeline if not type_name(step).startswith('LoadImage')]
             self.pipeline = Compose([TRANSFORMS.build(step) for step in (dict(type='LoadImage'), *steps)])
 
     def prepare(self, paths: Sequence[str]) -> torch.Tensor:
@@ -92,7 +93,7 @@ def _named_config(name: str) -> Config:
     if name in variants():
         return ModelHub.get(name).config
     if osp.isfile(name):
-        return Config.fromfile(name)
+        return read_config(name)
     raise ValueError(f'--config {name!r} is no variant and no file: choose from {", ".join(variants())}')
 
 

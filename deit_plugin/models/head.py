@@ -37,7 +37,7 @@ class DeiTDualHead(FilledHead, DeiTClsHead):
         num_classes: int,
         in_channels: int,
         prediction: str = 'mean',
-        loss: dict = dict(type='DistillationLoss'),
+        loss: dict = dict(type=DistillationLoss),
         init_cfg: dict = dict(type='TruncNormal', layer='Linear', std=0.02),
         **kwargs,
     ):

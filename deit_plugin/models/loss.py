@@ -3,6 +3,7 @@
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from mmpretrain.models import LabelSmoothLoss
 from mmpretrain.registry import MODELS
 
 Logits = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
@@ -50,7 +51,7 @@ class DistillationLoss(nn.Module):
 
     def __init__(
         self,
-        base_loss: dict = dict(type='LabelSmoothLoss', label_smooth_val=0.1),
+        base_loss: dict = dict(type=LabelSmoothLoss, label_smooth_val=0.1),
         mode: str = 'hard',
         alpha: float = 0.5,
         tau: float = 1.0,

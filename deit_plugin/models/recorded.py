@@ -24,7 +24,8 @@ _LEFT_OUT = (
 )
 # What a recorded pipeline may hold; images are loaded by LoadImage.
 _STEPS = ('ResizeEdge', 'Resize', 'CenterCrop', 'ReverseChannels', 'PackInputs')
-_OURS = ('mmpretrain.', 'deit_plugin.', 'mmcv.', 'mmengine.', 'torch.nn.')
+_PACKAGES = ('mmpretrain.', 'deit_plugin.', 'mmcv.', 'mmengine.')
+_OURS = (*_PACKAGES, 'torch.nn.')
 
 
 # The ways in: `predict` and `attention`, `evaluate`, and a teacher.
@@ -51,10 +52,10 @@ def recorded_model(config: Mapping, weights: Mapping, source: str) -> dict:
     model = config.get('model')
     if not isinstance(model, dict) or not model:
         raise ValueError(f'{source} records no config of its model, as mmengine writes it: {_NAME_IT}')
-    model = _without(copy.deepcopy(model))
+    model = _without(model)
     preprocessor = config.get('data_preprocessor')
     if isinstance(preprocessor, dict) and not model.get('data_preprocessor'):
-        model['data_preprocessor'] = _without(copy.deepcopy(preprocessor))
+        model['data_preprocessor'] = _without(preprocessor)
     if unknown := sorted(set(_unknown_types(model))):
         raise ValueError(
             f'{source} records types that are not known here, and none of them is imported: '
@@ -86,6 +87,7 @@ def recorded_pipeline(config: Mapping) -> list[dict]:
     """
     steps = section(config, 'test_dataloader', 'dataset').get('pipeline')
     steps = steps if isinstance(steps, list) else []
+    steps = [_without(step) for step in steps]
     names = [step.get('type') if isinstance(step, dict) else step for step in steps]
     odd = [name for name in names if not isinstance(name, str) or not name.startswith(('LoadImage', *_STEPS))]
     if not steps or odd:
@@ -109,9 +111,22 @@ def build_classifier(cfg: Mapping) -> BaseClassifier:
 
 
 def _without(value):
+    """A copy without what a model is not built from, and with the names of the registries as types."""
     if isinstance(value, dict):
-        return {k: _without(v) for k, v in value.items() if k not in _LEFT_OUT}
+        return {
+            k: _registered_name(v) if k == 'type' else _without(v)
+            for k, v in value.items()
+            if k not in _LEFT_OUT
+        }
     return [_without(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _registered_name(name):
+    """A config in Python style records the path of a class. It is not imported: see ``_is_known``."""
+    if not isinstance(name, str):
+        return name
+    package, _, last = name.rpartition('.')
+    return last if package and f'{package}.'.startswith(_PACKAGES) else name
 
 
 def _unknown_types(value) -> Iterator[str]:
@@ -129,7 +144,6 @@ def _is_known(name) -> bool:
     """Whether a type is a registered one of the packages here; nothing is imported to find out."""
     if not isinstance(name, str):
         return False
-    name = name.removeprefix('mmpretrain.').removeprefix('mmengine.')
     for registry in (MODELS, MODELS.parent, WEIGHT_INITIALIZERS):
         found = registry.module_dict.get(name)
         if found is not None:
