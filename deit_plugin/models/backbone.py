@@ -6,11 +6,11 @@ import torch
 import torch.nn as nn
 from mmengine.model.weight_init import trunc_normal_
 from mmengine.utils import to_2tuple
-from mmpretrain.models import VisionTransformer, resize_pos_embed
+from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
 from torch.utils.checkpoint import checkpoint
 
-from .layers import TokenEncoderLayer, use_plain_attention, use_timm_drop_path
+from .layers import TokenEncoderLayer, fit_positions, use_plain_attention, use_timm_drop_path
 from .state_dict import fit_state_dict, refuse_missing, translate
 
 Size = int | Sequence[int]
@@ -240,12 +240,8 @@ class DeiT(VisionTransformer):
         if self.distilled:
             tokens.append(self.dist_token.expand(x.shape[0], -1, -1))
         x = torch.cat([*tokens, x], dim=1)  # (B, 1+N or 2+N, C)
-        x = x + resize_pos_embed(
-            self.pos_embed,
-            self.patch_resolution,
-            grid,
-            mode=self.interpolate_mode,
-            num_extra_tokens=self.num_extra_tokens,
+        x = x + fit_positions(
+            self.pos_embed, self.patch_resolution, grid, self.interpolate_mode, self.num_extra_tokens
         )
         x = self.pre_norm(self.drop_after_pos(x))
 

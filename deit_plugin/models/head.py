@@ -85,12 +85,13 @@ class DeiTDualHead(FilledHead, DeiTClsHead):
         in evaluation."""
         return self.dual_logits(feats) if self.training else self.fused_logits(feats)
 
-    def fused_logits(self, feats: tuple) -> torch.Tensor:
-        """What ``prediction`` names, (B, K)."""
-        if self.prediction in ('cls', 'dist'):  # the other is not computed
+    def fused_logits(self, feats: tuple, prediction: str | None = None) -> torch.Tensor:
+        """What ``prediction`` names, by default the head's own, (B, K)."""
+        prediction = prediction or self.prediction
+        if prediction in ('cls', 'dist'):  # the other is not computed
             cls, dist = self.pre_logits(feats)
-            return self.layers.head(cls) if self.prediction == 'cls' else self.layers.head_dist(dist)
-        return fuse(*self.dual_logits(feats), self.prediction)
+            return self.layers.head(cls) if prediction == 'cls' else self.layers.head_dist(dist)
+        return fuse(*self.dual_logits(feats), prediction)
 
     def predict(self, feats: tuple, data_samples: list = None) -> list:
         """As mmpretrain's heads, in training mode too."""

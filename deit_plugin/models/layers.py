@@ -1,9 +1,13 @@
 """Changes to mmpretrain's encoder layers."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from mmcv.cnn.bricks import drop as mmcv_drop
 from mmengine.model import BaseModule
+from mmpretrain.models import resize_pos_embed
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from mmpretrain.models.utils.attention import scaled_dot_product_attention_pyimpl
 from timm.layers import DropPath
@@ -56,6 +60,29 @@ def use_timm_drop_path(layers: nn.ModuleList):
         for name, child in module.named_children():
             if isinstance(child, mmcv_drop.DropPath):
                 setattr(module, name, DropPath(float(child.drop_prob)))
+
+
+def fit_positions(
+    pos_embed: torch.Tensor, own: Sequence[int], grid: Sequence[int], mode: str, num_tokens: int
+) -> torch.Tensor:
+    """Position embeddings for another grid, of a size that may be symbolic.
+
+    mmpretrain's function compares the grids first, which binds a program of torch.export to those that are
+    not the model's own; here one of symbolic size interpolates always. To its own size that changes nothing.
+
+    Args:
+        pos_embed (torch.Tensor): (1, T + N, C).
+        own (Sequence[int]): Their grid, (height, width), N in all.
+        grid (Sequence[int]): That of the image.
+        mode (str): Of ``torch.nn.functional.interpolate``.
+        num_tokens (int): T, how many stand before the patches.
+    """
+    if not any(isinstance(side, torch.SymInt) for side in grid):
+        return resize_pos_embed(pos_embed, own, grid, mode, num_tokens)
+    patches = pos_embed[:, num_tokens:].unflatten(1, tuple(own)).permute(0, 3, 1, 2)  # (1, C, H, W)
+    patches = F.interpolate(patches.float(), size=tuple(grid), mode=mode, align_corners=False)
+    patches = patches.flatten(2).transpose(1, 2).to(pos_embed.dtype)
+    return torch.cat([pos_embed[:, :num_tokens], patches], dim=1)
 
 
 def use_plain_attention(layers: nn.ModuleList):

@@ -1,0 +1,182 @@
+"""Export of a classifier for other runtimes."""
+
+import math
+import os.path as osp
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from ..checkpoints.atomic import write_whole
+from ..export.classifier import ExportedClassifier
+from ..export.formats import DYNAMIC, FORMATS, MODES
+from ..export.int8 import quantize
+from ..export.preparation import ImagePreparation
+from ..export.programs import Program, onnx_program, run, torch_program, trace
+from ..messages import some
+from .image_list import labels_of, list_images
+from .output import check_output
+from .predict import Predictor, find_images
+from .samples import Sample, Samples
+
+SUFFIX = {'onnx': '.onnx', 'torch-export': '.pt2'}
+# Of the largest logit; the other where pixels may differ by one level of 255.
+TOLERANCE, TOLERANCE_OF_PIXELS = 1e-3, 5e-2
+MOST_CALIBRATION = 256  # images
+
+
+def export(
+    checkpoint: str,
+    to: str,
+    output: str | None = None,
+    head: str | None = None,
+    dynamic: Sequence[str] = (),
+    preprocess: bool = False,
+    int8: str | None = None,
+    calibration: str | None = None,
+    data: str | None = None,
+    config: str | None = None,
+    force: bool = False,
+) -> dict:
+    """Write a classifier as another runtime runs it, run it there, and compare.
+
+    Args:
+        checkpoint (str): As for :class:`Predictor`.
+        to (str): ``'onnx'`` or ``'torch-export'``.
+        output (str, optional): The file. Defaults to ``model.onnx`` or ``model.pt2``.
+        head (str, optional): See :class:`ExportedClassifier`.
+        dynamic (Sequence[str]): Of ``'batch'`` and ``'size'``, what the program leaves free.
+        preprocess (bool): Whether it takes whole images as uint8 RGB (B, H, W, 3) of any size, and resizes,
+            crops and normalises them as evaluation does. Defaults to False: (B, 3, H, W) float32, prepared.
+        int8 (str, optional): ``'dynamic'`` or ``'static'``: the layers with weights in int8, of ONNX.
+        calibration (str, optional): For ``'static'``, images of training: a file, folder or glob.
+        data (str, optional): As for :func:`evaluate`: the accuracy before and after.
+        config (str, optional): As for :class:`Predictor`.
+        force (bool): Whether to replace the file. Defaults to False.
+
+    Returns:
+        dict: ``output`` and its ``size`` in bytes; ``differences`` of the logits by the shape of the images;
+        with ``data`` ``accuracy``, top-1 in percent, by ``pytorch``, ``exported`` and ``int8``.
+
+    Raises:
+        FileExistsError: If the file exists and is not to be replaced.
+        ModuleNotFoundError: If a library for ONNX is not installed.
+        ValueError: If an argument does not fit, or the program differs from the model. Nothing is written.
+    """
+    _check(to, dynamic, preprocess, int8, calibration)
+    output = check_output(output or 'model' + SUFFIX[to], force, '--output')
+    if osp.splitext(output)[1] != SUFFIX[to]:
+        raise ValueError(f'--output {output}: the name of a file of {to} ends with {SUFFIX[to]}')
+    images = list_images(data) if data else {}
+    paths = find_images([calibration]) if calibration else []
+    paths = paths[:: math.ceil(len(paths) / MOST_CALIBRATION) or 1]  # of all classes
+    predictor = Predictor(checkpoint, config, 'cpu')
+    preparation = None
+    if preprocess:
+        preparation = ImagePreparation(predictor.pipeline.transforms, predictor.model.data_preprocessor)
+    classifier = ExportedClassifier(predictor.model, head, preparation).eval()
+    samples, programs = Samples(predictor, preprocess, dynamic), _Programs(classifier)
+    with tempfile.TemporaryDirectory() as scratch:
+        written = osp.join(scratch, 'float' + SUFFIX[to])
+        program = trace(classifier, samples.example(), dynamic)
+        content = torch_program(program)
+        if to == 'onnx':
+            content = onnx_program(program, classifier.names, _notes(predictor, preprocess))
+        write_whole(written, content)
+        programs.exported['exported'] = run(written, classifier.names)
+        result: dict = dict(output=output, differences=_compare(programs, samples))
+        if int8:
+            source, written = written, osp.join(scratch, 'int8.onnx')
+            quantize(source, written, int8, (samples.read([path]).given for path in paths))
+            programs.exported['int8'] = run(written, classifier.names)
+        if images:
+            result['accuracy'] = _accuracy(programs, samples, images)
+        with open(written, 'rb') as file:
+            write_whole(output, file.read())
+        result['size'] = osp.getsize(output)
+    return result
+
+
+def _check(to: str, dynamic: Sequence[str], preprocess: bool, int8: str | None, calibration: str | None):
+    if to not in FORMATS:
+        raise ValueError(f'--to {to!r} is unknown: choose one of {FORMATS}')
+    if unknown := [name for name in dynamic if name not in DYNAMIC]:
+        raise ValueError(f'--dynamic {some(unknown)} is unknown: choose of {DYNAMIC}')
+    if preprocess and 'size' in dynamic:
+        raise ValueError('--dynamic size: with --preprocess images have any size, leave it out')
+    if int8 is None:
+        if calibration:
+            raise ValueError('--calibration is for --int8 static')
+        return
+    if int8 not in MODES:
+        raise ValueError(f'--int8 {int8!r} is unknown: choose one of {MODES}')
+    if to != 'onnx':
+        raise ValueError('--int8 is for --to onnx')
+    if (int8 == 'static') != bool(calibration):
+        raise ValueError('--int8 static, and no other, needs --calibration FOLDER, with images of training')
+
+
+class _Programs:
+    """The model and what was exported of it, each from batches to logits."""
+
+    def __init__(self, classifier: ExportedClassifier):
+        self.classifier = classifier
+        self.exported: dict[str, Program] = {}
+
+    @torch.no_grad()
+    def answers(self, sample: Sample) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+        """The logits by the names of the program and of the output; the model's first."""
+        model = self.classifier
+        yield 'pytorch', dict(zip(model.names, model.of_prepared(sample.prepared)))
+        for name, program in self.exported.items():
+            yield name, program(sample.given)
+
+
+def _compare(programs: _Programs, samples: Samples) -> dict[str, float]:
+    """The largest difference of the logits, as a part of the largest logit, by the shape of the images."""
+    differences = {}
+    tolerance = TOLERANCE_OF_PIXELS if samples.whole else TOLERANCE
+    for sample in samples.compared():
+        (_, expected), (_, given) = programs.answers(sample)
+        shape = ' x '.join(map(str, sample.given.shape))
+        if any(given[name].shape != value.shape for name, value in expected.items()):
+            raise ValueError(f'Of images of {shape} the program gives logits of another shape')
+        difference = max(
+            ((given[name] - value).abs().max() / value.abs().max()).item() for name, value in expected.items()
+        )
+        if not difference <= tolerance:
+            raise ValueError(
+                f'Of images of {shape} the logits of the program differ by {difference:.2g} of the largest, '
+                f'more than {tolerance:g}: it is not written'
+            )
+        differences[shape] = difference
+    return differences
+
+
+def _accuracy(programs: _Programs, samples: Samples, images: dict[str, list[str]]) -> dict[str, float]:
+    """Top-1 in percent; of two heads that of their mean."""
+    number = len(samples.predictor.classes)
+    labels = labels_of(list(images), number, samples.predictor.classes)
+    hits: Counter = Counter()
+    for label, paths in zip(labels, images.values()):
+        for path in paths:
+            for name, logits in programs.answers(samples.read([path])):
+                hits[name] += int(sum(logits.values()).argmax() == label)
+    return {
+        name: 100 * hits[name] / sum(map(len, images.values())) for name in ('pytorch', *programs.exported)
+    }
+
+
+def _notes(predictor: Predictor, whole: bool) -> dict:
+    """What a user of the file must know, for its metadata."""
+    preprocessor = predictor.model.data_preprocessor
+    prepared = dict(
+        mean=preprocessor.mean.flatten().tolist(),
+        std=preprocessor.std.flatten().tolist(),
+        channels='RGB' if preprocessor.to_rgb else 'BGR',
+        pipeline=[repr(transform) for transform in predictor.pipeline.transforms],
+    )
+    return dict(
+        images='uint8 RGB (batch, height, width, 3)' if whole else prepared, classes=predictor.classes
+    )
