@@ -9,6 +9,7 @@ default_hooks = dict(
     teacher_labels=dict(type='TeacherLabelsHook'),
     checkpoint=dict(type='AtomicCheckpointHook', max_keep_ckpts=3, save_best='auto'),
     finite_loss=dict(type='FiniteLossHook'),
+    history=dict(type='HistoryHook'),
     filled_model=dict(type='FilledModelHook'),
     curves=dict(type='CurvesHook'),
 )

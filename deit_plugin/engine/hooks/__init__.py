@@ -4,6 +4,7 @@ from .curves import CurvesHook
 from .filled_model import FilledModelHook
 from .finite_loss import FiniteLossHook
 from .global_batch import GlobalBatchHook
+from .history import HistoryHook
 from .seed import SeedHook
 from .setup import SetupHook
 from .teacher_labels import TeacherLabelsHook
@@ -15,6 +16,7 @@ __all__ = [
     'FilledModelHook',
     'FiniteLossHook',
     'GlobalBatchHook',
+    'HistoryHook',
     'SeedHook',
     'SetupHook',
     'TeacherLabelsHook',
