@@ -48,6 +48,7 @@ train_pipeline = [
 ]
 train_dataloader = dict(
     drop_last=True,  # [S]
+    collate_fn=dict(_delete_=True, type='default_collate'),  # inherited, it would have a `_scope_`
     dataset=dict(type='ImageNet1k', pipeline=train_pipeline),
 )
 

@@ -9,8 +9,8 @@ from functools import partial
 
 import numpy as np
 import torch
-from mmengine.dist import get_dist_info
-from torch.utils.data import Sampler
+from mmengine.dist import get_dist_info, get_rank
+from torch.utils.data import DataLoader, Sampler
 
 
 def seed_cpu(*place) -> int:
@@ -78,6 +78,53 @@ class PlacedSampler(Sampler):
 
     def __len__(self) -> int:
         return len(self.sampler)
+
+
+def place_draws(loader: DataLoader, seed: int) -> PlacedSampler:
+    """Make the order of a loader's samples, and what is drawn for each, follow from the seed and the place.
+
+    Args:
+        loader (DataLoader): Of a training. A second call changes the seed alone.
+        seed (int): The same in all processes; the sampler gets it, too.
+
+    Returns:
+        PlacedSampler: The loader's sampler, whose ``epoch`` is that of the next pass.
+
+    Raises:
+        ValueError: If the loader has no batches of indices, or no batch at all.
+    """
+    if not len(loader):
+        raise ValueError(
+            'An epoch has no iteration, so nothing would be learnt: the data set has '
+            f'{len(loader.dataset)} images, a batch {loader.batch_size}, and drop_last leaves out what '
+            'is less. Set a smaller `train_dataloader.batch_size`'
+        )
+    sampler = getattr(loader.batch_sampler, 'sampler', None)
+    if sampler is None:
+        raise ValueError(
+            'SeedHook needs a train_dataloader with a batch_size and a '
+            'sampler, whose indices tell it the place of a sample'
+        )
+    if isinstance(sampler, PlacedSampler):
+        sampler = sampler.sampler
+    sampler.seed = seed
+    if hasattr(sampler, '_indices_of_rank'):  # InfiniteSampler's, begun
+        sampler.indices = sampler._indices_of_rank()
+    placed = PlacedSampler(sampler, seed)
+    loader.batch_sampler.sampler = placed
+    draw_by_place(loader.dataset)
+    return placed
+
+
+def seed_iteration(seed: int, iteration: int):
+    """Seed what an iteration of this process draws, on each device and without waiting for one.
+
+    Args:
+        seed (int): The same in all processes.
+        iteration (int): Counted from 0 over the whole training.
+    """
+    # torch's own function, since it knows the devices.
+    torch.manual_seed(seed_cpu('iteration', seed, iteration, get_rank()))
 
 
 def draw_by_place(dataset):

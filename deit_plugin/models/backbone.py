@@ -10,7 +10,7 @@ from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
 from torch.utils.checkpoint import checkpoint
 
-from .layers import TokenEncoderLayer, fit_positions, use_plain_attention, use_timm_drop_path
+from .layers import Attention, TokenEncoderLayer, fit_positions, use_plain_attention, use_timm_drop_path
 from .state_dict import fit_state_dict, refuse_missing, translate
 
 Size = int | Sequence[int]
@@ -118,6 +118,8 @@ class DeiT(VisionTransformer):
 
     def _adapt_layers(self):
         use_timm_drop_path(self.layers)
+        for layer in self.layers:
+            layer.attn = Attention(layer.attn)
         if not self.fused_attn:
             use_plain_attention(self.layers)
         elif self.out_type == 'cls_token':

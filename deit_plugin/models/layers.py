@@ -9,8 +9,35 @@ from mmcv.cnn.bricks import drop as mmcv_drop
 from mmengine.model import BaseModule
 from mmpretrain.models import resize_pos_embed
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
-from mmpretrain.models.utils.attention import scaled_dot_product_attention_pyimpl
+from mmpretrain.models.utils.attention import MultiheadAttention, scaled_dot_product_attention_pyimpl
 from timm.layers import DropPath
+
+
+class Attention(MultiheadAttention):
+    """mmpretrain's self-attention, of which some queries may be left out.
+
+    Queries, keys and values are unbound. Three indices, as mmpretrain has them, each make a gradient for all
+    three, nearly all of it zero, and add them up; the sum is the same to the bit.
+
+    Args:
+        attn (MultiheadAttention): Whose parts it takes over.
+    """
+
+    def __init__(self, attn: MultiheadAttention):
+        BaseModule.__init__(self)
+        self.__dict__.update(attn.__dict__)
+
+    def forward(self, x: torch.Tensor, num_queries: int | None = None) -> torch.Tensor:
+        """(B, N, C) to (B, N, C), or to (B, T, C) of the first T tokens as queries."""
+        batch, length, _ = x.shape
+        qkv = self.qkv(x).reshape(batch, length, 3, self.num_heads, self.head_dims)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        if num_queries is not None:
+            q = q[:, :, :num_queries]
+        drop = self.attn_drop if self.training else 0.0
+        out = self.scaled_dot_product_attention(q, k, v, dropout_p=drop)
+        out = self.proj(out.transpose(1, 2).reshape(batch, q.shape[2], self.embed_dims))
+        return self.out_drop(self.gamma1(self.proj_drop(out)))
 
 
 class TokenEncoderLayer(TransformerEncoderLayer):
@@ -35,7 +62,7 @@ class TokenEncoderLayer(TransformerEncoderLayer):
         """(B, N, C) to (B, T, C) in training without hooks, else to (B, N, C)."""
         if not self.training or self._has_hooks():
             return super().forward(x)
-        x = x[:, : self.num_tokens] + self._attend(self.ln1(x))
+        x = x[:, : self.num_tokens] + self.attn(self.ln1(x), self.num_tokens)
         return self.ffn(self.ln2(x), identity=x)
 
     def _has_hooks(self) -> bool:
@@ -43,14 +70,6 @@ class TokenEncoderLayer(TransformerEncoderLayer):
             m._forward_pre_hooks or m._forward_hooks or m._backward_pre_hooks or m._backward_hooks
             for m in self.modules()
         )
-
-    def _attend(self, x: torch.Tensor) -> torch.Tensor:
-        attn = self.attn
-        batch, length, width = x.shape
-        q, k, v = attn.qkv(x).reshape(batch, length, 3, attn.num_heads, attn.head_dims).permute(2, 0, 3, 1, 4)
-        out = attn.scaled_dot_product_attention(q[:, :, : self.num_tokens], k, v, dropout_p=attn.attn_drop)
-        out = attn.proj(out.transpose(1, 2).reshape(batch, self.num_tokens, width))
-        return attn.out_drop(attn.gamma1(attn.proj_drop(out)))
 
 
 def use_timm_drop_path(layers: nn.ModuleList):

@@ -4,13 +4,17 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from .attention import Attention
 
+DPI = 110
 TOKENS = ('class token', 'distillation token')
 
 
@@ -110,8 +114,83 @@ def curves_figure(scalars: Mapping[str, Sequence[tuple[float, float]]]) -> Figur
     return figure
 
 
+SMALL, LARGE, GAP = 144, 256, 6  # pixels of a sheet: sides of its images, and what is between them
+CAPTION, LINE = 7, 13  # the size of its captions in points, and of their lines in pixels
+
+
+def contact_sheet(images: Sequence[np.ndarray], labels: Sequence[Sequence[tuple[str, float]]]) -> Figure:
+    """Images beside each other, with their classes below.
+
+    Small images are enlarged by a whole number, so that each pixel is seen.
+
+    Args:
+        images (Sequence[np.ndarray]): (H, W, 3) uint8 RGB each; at least one.
+        labels (Sequence): Of each pairs of a class's name and its weight, which is left out where it is 1.
+    """
+    side = max(max(image.shape[:2]) for image in images)
+    shown = [_scaled(image, side) for image in images]
+    height, width = (max(image.shape[axis] for image in shown) for axis in (0, 1))
+    captions = [_caption(label, width) for label in labels]
+    step = height + GAP + LINE * max(len(lines) for lines in captions), width + GAP
+    columns = _columns(len(shown))
+    rows = math.ceil(len(shown) / columns)
+    sheet = np.full((rows * step[0] + GAP, columns * step[1] + GAP, 3), 255, np.uint8)
+    # A little more than the pixels, which matplotlib rounds down.
+    figure = Figure(figsize=[(pixels + 0.01) / DPI for pixels in sheet.shape[1::-1]])
+    axes = figure.add_axes((0, 0, 1, 1))
+    for i, (image, lines) in enumerate(zip(shown, captions)):
+        top, left = (GAP + place * size for place, size in zip(divmod(i, columns), step))
+        sheet[top : top + image.shape[0], left : left + image.shape[1]] = image
+        for line, text in enumerate(lines, 1):
+            axes.text(left, top + height + line * LINE - 3, text, fontsize=CAPTION, parse_math=False)
+    axes.imshow(sheet, interpolation='nearest')
+    axes.axis('off')
+    return figure
+
+
+def _scaled(image: np.ndarray, side: int) -> np.ndarray:
+    if side > LARGE:
+        size = [max(1, round(pixels * LARGE / side)) for pixels in image.shape[1::-1]]
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    factor = math.ceil(SMALL / side)
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _columns(number: int) -> int:
+    """As many as leave the fewest places empty, in a sheet at most four times as wide as it is high."""
+    least = math.ceil(math.sqrt(number))
+    return min(range(least, 2 * least + 1), key=lambda columns: (-number % columns, columns))
+
+
+def _caption(label: Sequence[tuple[str, float]], width: int) -> list[str]:
+    """One line if that is narrow enough, else one for each class. Of synonyms, as ImageNet has them between
+    commas, the first one stays where not all have room."""
+    ends = [f' {weight:.2f}' if round(weight, 4) != 1 else '' for _, weight in label]
+    names = [name if name.isprintable() else repr(name) for name, _ in label]
+    firsts = [name.split(',')[0] for name in names]
+    for shown in (names, firsts):
+        line = ', '.join(name + end for name, end in zip(shown, ends))
+        if _width(line) <= width:
+            return [line]
+    return [_shortened(name, end, width) for name, end in zip(firsts, ends)]
+
+
+def _shortened(name: str, end: str, width: int) -> str:
+    if _width(name + end) <= width:
+        return name + end
+    while name and _width(f'{name}…{end}') > width:
+        name = name[:-1]
+    return f'{name}…{end}'
+
+
+def _width(text: str) -> float:
+    """In pixels, with some more for the rounding of each letter."""
+    font = FontProperties(size=CAPTION)
+    return 1.05 * text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] * DPI / 72
+
+
 def png(figure: Figure) -> bytes:
     """The bytes of a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=110)
+    figure.savefig(buffer, format='png', dpi=DPI)
     return buffer.getvalue()

@@ -616,7 +616,14 @@ def test_mim_trains_by_a_bare_name(installed, tmp_path):
     said = run(installed, tmp_path, mim, 'train', 'deit_plugin', 'deit_digits.py', *options)
     assert str(installed) in said and 'Training is done' in said
     assert (tmp_path / 'run' / 'epoch_1.pth').is_file()
-    assert files_below(installed / 'deit_plugin' / '.mim' / 'tools') == {'train.py', 'test.py'}
+    tools = files_below(installed / 'deit_plugin' / '.mim' / 'tools')
+    assert (
+        tools
+        == files_below(osp.join(ROOT, 'deit_plugin', '.mim', 'tools'))
+        > {'train.py', 'publish_model.py'}
+    )
+    said = run(installed, tmp_path, mim, 'run', 'deit_plugin', 'publish_model', 'run/epoch_1.pth', 'mine.pth')
+    assert 'mine_' in said and list(tmp_path.glob('mine_*.pth'))
 
 
 @pytest.mark.slow

@@ -56,6 +56,17 @@ def config(name):
     return copy.deepcopy(read(name))
 
 
+@pytest.mark.parametrize('name', ALL)
+def test_nothing_of_a_base_keeps_a_mark_that_its_user_does_not_know(name):
+    """mmengine adds `_scope_` to each dict with a `type` from `mmpretrain::`: mmpretrain's browse_dataset and
+    mmengine's collating take it for an argument."""
+    cfg = read(name)
+    assert cfg.visualizer == dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
+    for phase in ('train', 'val', 'test'):
+        loader = cfg.get(f'{phase}_dataloader') or {}
+        assert loader.get('collate_fn', dict(type='')).keys() == {'type'}, phase
+
+
 def side_of(cfg):
     return cfg.model.backbone.get('img_size', 224)
 

@@ -13,7 +13,6 @@ from trainings import dots, draw, resumed, same, stop_workers, training
 from deit_plugin.datasets import RepeatedAugmentSampler, seeded
 from deit_plugin.datasets.seeded import PlacedSampler, get_placed_items
 from deit_plugin.engine import SeedHook
-from deit_plugin.engine.hooks import seed as seeding
 
 pytestmark = pytest.mark.usefixtures('quick')
 REPEATED = dict(type='RepeatedAugmentSampler', repeat=True)
@@ -94,7 +93,7 @@ def test_processes_draw_apart(monkeypatch):
         dataset = dots()
         sampler = RepeatedAugmentSampler(dataset, repeat=True, seed=0)
         samples += PlacedSampler(sampler, 0)
-        monkeypatch.setattr(seeding, 'get_rank', lambda: rank)
+        monkeypatch.setattr(seeded, 'get_rank', lambda: rank)
         hook = SeedHook()
         hook.seed = 0
         hook.before_train_iter(runner, 0)

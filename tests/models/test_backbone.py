@@ -1,9 +1,14 @@
+import copy
+
 import pytest
 import timm
 import torch
 import torch.nn as nn
 from conftest import ARCH, build, shuffle_weights, to_timm
 from mmengine.runner.checkpoint import load_state_dict
+from mmpretrain.models.utils.attention import MultiheadAttention
+
+from deit_plugin.models.layers import Attention
 
 SIZES = dict(tiny=192, small=384, base=768)
 
@@ -327,6 +332,23 @@ def test_a_part_loads_as_into_mmpretrains_own(load, parent, part):
         for name, value in model.state_dict().items():
             assert torch.equal(value, (given if name in given else before)[name]), name
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize('drop', [0.0, 0.3])
+def test_attention_is_mmpretrains_to_the_bit(drop):
+    """Values and gradients; the latter without an addition for each of queries, keys and values."""
+    peer = shuffle_weights(MultiheadAttention(32, 4, attn_drop=drop, proj_drop=drop)).train()
+    names, results = [], []
+    for attn in (peer, Attention(copy.deepcopy(peer))):
+        x = torch.randn(3, 17, 32, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        torch.manual_seed(1)
+        with torch.profiler.profile() as profile:
+            out = attn(x)
+            out.square().sum().backward()
+        names.append({event.key: event.count for event in profile.key_averages()})
+        results.append([out, x.grad, *[p.grad for p in attn.parameters()]])
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+    assert names[0]['SelectBackward0'] == 3 and 'SelectBackward0' not in names[1]
 
 
 @pytest.mark.parametrize('distilled', [True, False])

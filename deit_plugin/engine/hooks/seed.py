@@ -1,12 +1,11 @@
 """Seeding, so that a resumed training repeats all random draws."""
 
-import torch
-from mmengine.dist import all_reduce, broadcast_object_list, get_rank, get_world_size
+from mmengine.dist import all_reduce, broadcast_object_list, get_world_size
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import HOOKS
 
-from ...datasets.seeded import PlacedSampler, draw_by_place, seed_cpu
+from ...datasets.seeded import place_draws, seed_iteration
 from ..utils import unwrap
 
 
@@ -63,26 +62,7 @@ class SeedHook(Hook):
         broadcast_object_list(seed)
         (self.seed,) = seed
         runner.logger.info(f'All random draws follow the seed {self.seed}')
-        loader = runner.train_dataloader
-        if not len(loader):
-            raise ValueError(
-                'An epoch has no iteration, so nothing would be learnt: the data set has '
-                f'{len(loader.dataset)} images, a batch {loader.batch_size}, and drop_last leaves out what '
-                'is less. Set a smaller `train_dataloader.batch_size`'
-            )
-        sampler = getattr(loader.batch_sampler, 'sampler', None)
-        if sampler is None:
-            raise ValueError(
-                'SeedHook needs a train_dataloader with a batch_size and a '
-                'sampler, whose indices tell it the place of a sample'
-            )
-        if isinstance(sampler, PlacedSampler):
-            sampler = sampler.sampler
-        sampler.seed = self.seed
-        if hasattr(sampler, '_indices_of_rank'):  # InfiniteSampler's, begun
-            sampler.indices = sampler._indices_of_rank()
-        loader.batch_sampler.sampler = PlacedSampler(sampler, self.seed)
-        draw_by_place(loader.dataset)
+        place_draws(runner.train_dataloader, self.seed)
         # Not where a training starts from `load_from`.
         if runner.iter > 0 and _accumulating(runner):
             for name, parameter in _parameters(runner):
@@ -100,9 +80,8 @@ class SeedHook(Hook):
             loop.dataloader_iterator = type(loop.dataloader_iterator)(loader)
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        """Seed what this iteration draws, without waiting for a device."""
-        # torch's own function, since it knows the devices.
-        torch.manual_seed(seed_cpu('iteration', self.seed, runner.iter, get_rank()))
+        """Seed what this iteration draws."""
+        seed_iteration(self.seed, runner.iter)
 
     def after_train_epoch(self, runner) -> None:
         """Share the gradients, so that one process can save those of all."""
