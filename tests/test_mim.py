@@ -137,6 +137,13 @@ def test_readings_from_the_command_line(trained, tmp_path, prediction):
         assert [accuracy] == accuracies(trained[1], r'Epoch\(val\) +\[2\].*')
 
 
+def test_with_test_time_augmentation(trained, tmp_path):
+    path = str(trained[0] / 'run' / 'epoch_2.pth')
+    assert accuracies(script('test.py', tmp_path, path, '--work-dir', 'test', '--tta'))
+    (log,) = (tmp_path / 'test').glob('*/*.log')
+    assert 'AverageClsScoreTTA' in log.read_text()
+
+
 @pytest.fixture(scope='module')
 def killed(tmp_path_factory):
     """A run of mim killed in the middle of its second epoch."""

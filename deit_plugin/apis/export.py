@@ -13,7 +13,7 @@ from ..export.classifier import ExportedClassifier
 from ..export.formats import DYNAMIC, FORMATS, MODES
 from ..export.int8 import quantize
 from ..export.preparation import ImagePreparation
-from ..export.programs import Program, onnx_program, run, torch_program, trace
+from ..export.programs import Program, check_torch, onnx_program, run, torch_program, trace
 from ..messages import some
 from .image_list import labels_of, list_images
 from .output import check_output
@@ -62,8 +62,10 @@ def export(
     Raises:
         FileExistsError: If the file exists and is not to be replaced.
         ModuleNotFoundError: If a library for ONNX is not installed.
-        ValueError: If an argument does not fit, or the program differs from the model. Nothing is written.
+        ValueError: If an argument does not fit, torch is older than 2.8, or the program differs from the
+            model. Nothing is written.
     """
+    check_torch()
     _check(to, dynamic, preprocess, int8, calibration)
     output = check_output(output or 'model' + SUFFIX[to], force, '--output')
     if osp.splitext(output)[1] != SUFFIX[to]:
@@ -72,30 +74,38 @@ def export(
     paths = find_images([calibration]) if calibration else []
     paths = paths[:: math.ceil(len(paths) / MOST_CALIBRATION) or 1]  # of all classes
     predictor = Predictor(checkpoint, config, 'cpu')
-    preparation = None
-    if preprocess:
-        preparation = ImagePreparation(predictor.pipeline.transforms, predictor.model.data_preprocessor)
-    classifier = ExportedClassifier(predictor.model, head, preparation).eval()
-    samples, programs = Samples(predictor, preprocess, dynamic), _Programs(classifier)
+    samples = Samples(predictor, preprocess, dynamic)
+    programs = _Programs(_classifier(predictor, head, preprocess))
     with tempfile.TemporaryDirectory() as scratch:
         written = osp.join(scratch, 'float' + SUFFIX[to])
-        program = trace(classifier, samples.example(), dynamic)
-        content = torch_program(program)
-        if to == 'onnx':
-            content = onnx_program(program, classifier.names, _notes(predictor, preprocess))
-        write_whole(written, content)
-        programs.exported['exported'] = run(written, classifier.names)
+        write_whole(written, _program(programs.classifier, samples, to))
+        programs.exported['exported'] = run(written, programs.classifier.names)
         result: dict = dict(output=output, differences=_compare(programs, samples))
         if int8:
             source, written = written, osp.join(scratch, 'int8.onnx')
             quantize(source, written, int8, (samples.read([path]).given for path in paths))
-            programs.exported['int8'] = run(written, classifier.names)
+            programs.exported['int8'] = run(written, programs.classifier.names)
         if images:
             result['accuracy'] = _accuracy(programs, samples, images)
         with open(written, 'rb') as file:
             write_whole(output, file.read())
         result['size'] = osp.getsize(output)
     return result
+
+
+def _classifier(predictor: Predictor, head: str | None, preprocess: bool) -> ExportedClassifier:
+    preparation = None
+    if preprocess:
+        preparation = ImagePreparation(predictor.pipeline.transforms, predictor.model.data_preprocessor)
+    return ExportedClassifier(predictor.model, head, preparation).eval()
+
+
+def _program(classifier: ExportedClassifier, samples: Samples, to: str) -> bytes:
+    """The file in float32."""
+    program = trace(classifier, samples.example(), samples.dynamic)
+    if to == 'torch-export':
+        return torch_program(program)
+    return onnx_program(program, classifier.names, _notes(samples.predictor, samples.whole))
 
 
 def _check(to: str, dynamic: Sequence[str], preprocess: bool, int8: str | None, calibration: str | None):

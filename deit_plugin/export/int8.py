@@ -21,9 +21,8 @@ def quantize(source: str, target: str, mode: str, calibration: Iterable[torch.Te
         calibration (Iterable[torch.Tensor]): For ``'static'`` batches as the program takes them.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    quant_pre_process(source, target)
+    _infer_shapes(source, target)
     source = target
     common = dict(per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=_without_weights(source))
     with warnings.catch_warnings():
@@ -39,6 +38,17 @@ def quantize(source: str, target: str, mode: str, calibration: Iterable[torch.Te
                 op_types_to_quantize=list(_LINEAR),
                 **common,
             )
+
+
+def _infer_shapes(source: str, target: str):
+    """As onnxruntime advises before it quantizes. Its symbolic way does not know all ranges of a free
+    size."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    try:
+        quant_pre_process(source, target)
+    except Exception:  # assertions among others
+        quant_pre_process(source, target, skip_symbolic_shape=True)
 
 
 def _without_weights(path: str) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from mmcv.transforms import CenterCrop, Resize
 from mmpretrain.datasets import PackInputs, ResizeEdge
 from mmpretrain.models import ClsDataPreprocessor
@@ -53,10 +54,10 @@ class ImagePreparation(nn.Module):
         sides = self._sides(height, width)
         y, x = (self._weights(*args) for args in zip((height, width), sides, self.crop or sides))
         pixels = images.permute(0, 3, 1, 2).float()
-        pixels = pixels @ x.transpose(0, 1)  # (B, 3, H, w)
+        pixels = F.linear(pixels, x)  # (B, 3, H, w)
         if self.resize is not None and self.resize.backend == 'pillow':
             pixels = _levels(pixels)
-        pixels = _levels(y @ pixels)  # (B, 3, h, w)
+        pixels = _levels(F.linear(pixels.transpose(2, 3), y).transpose(2, 3))  # (B, 3, h, w)
         if self.to_bgr:
             pixels = pixels.flip(1)
         return (pixels - self.mean) / self.std

@@ -8,13 +8,25 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+from mmengine.utils import digit_version
 from torch.export import Dim
 
 from ..models import DeiT
 from .classifier import ExportedClassifier
 
+_MOST = 1 << 16  # torch 2.6 wants a limit
 # Images in, logits by their names out.
 Program = Callable[[torch.Tensor], dict[str, torch.Tensor]]
+
+
+def check_torch():
+    """Whether torch can export.
+
+    Raises:
+        ValueError: If it is older than 2.8. 2.6 gives programs that are wrong at other sizes.
+    """
+    if digit_version(torch.__version__) < digit_version('2.8.0'):
+        raise ValueError(f'To export takes torch >= 2.8, here is {torch.__version__}')
 
 
 def trace(classifier: ExportedClassifier, images: torch.Tensor, dynamic: Sequence[str] = ()):
@@ -31,15 +43,15 @@ def trace(classifier: ExportedClassifier, images: torch.Tensor, dynamic: Sequenc
     """
     shape: dict = {}
     if 'batch' in dynamic:
-        shape[0] = Dim('batch', min=1)
+        shape[0] = Dim('batch', min=1, max=_MOST)
     if classifier.preparation is not None:
-        shape[1], shape[2] = Dim('height', min=1), Dim('width', min=1)
+        shape[1], shape[2] = (Dim(name, min=1, max=_MOST) for name in ('height', 'width'))
     elif 'size' in dynamic:
         backbone = getattr(classifier.model, 'backbone', None)
         if not isinstance(backbone, DeiT):
             raise ValueError('--dynamic size: only a DeiT takes images of other sizes')
         for axis, name, patch in zip((2, 3), ('rows', 'columns'), backbone.patch_size):
-            shape[axis] = patch * Dim(name, min=2)  # torch takes 1 for a constant
+            shape[axis] = patch * Dim(name, min=2, max=_MOST)  # torch takes 1 for a constant
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of torch about its own parts
         return torch.export.export(classifier, (images,), dynamic_shapes=(shape,), strict=False)

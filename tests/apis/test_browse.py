@@ -109,8 +109,8 @@ def test_digits_are_drawn_as_they_are(tmp_path):
     sheet = np.asarray(Image.open(path).convert('RGB'))
     for i, image in enumerate(found['images']):
         top, left = 6 + i // 2 * (144 + 6 + figures.LINE), 6 + i % 2 * 150
-        shown = sheet[top : top + 144, left : left + 144]
-        assert np.array_equal(shown, image.repeat(9, axis=0).repeat(9, axis=1))
+        # The edges of a pixel are drawn a bit elsewhere by older releases of matplotlib.
+        assert np.array_equal(sheet[top : top + 144, left : left + 144][4::9, 4::9], image)
     batch = next(iter(TrainingBatches(mixed_digits())))[1]
     for label, sample in zip(found['labels'], batch['data_samples']):
         assert {name: weight for name, weight in label} == {

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ARCH, NUM_CLASSES, distilled, shuffle_weights, teacher_cfg
+from mmengine.utils import digit_version
 from mmpretrain.registry import MODELS
 from PIL import Image
 from sklearn.datasets import load_sample_images
@@ -17,6 +18,9 @@ from deit_plugin.apis.export import export
 from deit_plugin.apis.predict import Predictor
 from deit_plugin.export.programs import run
 
+pytestmark = pytest.mark.skipif(
+    digit_version(torch.__version__) < digit_version('2.8.0'), reason='to export takes torch >= 2.8'
+)
 PIPELINE = [
     dict(type='ResizeEdge', scale=40, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=32),
@@ -78,8 +82,13 @@ def needs(to):
 SUFFIX = {'onnx': '.onnx', 'torch-export': '.pt2'}
 
 
-@pytest.mark.parametrize('to', SUFFIX)
-@pytest.mark.parametrize('head', [None, 'both', 'mean', 'cls', 'dist', 'mean_softmax'])
+@pytest.mark.parametrize(
+    'to, head',
+    [
+        *[('torch-export', head) for head in (None, 'both', 'mean', 'cls', 'dist', 'mean_softmax')],
+        *[('onnx', head) for head in (None, 'both', 'mean_softmax')],
+    ],
+)
 def test_each_head(checkpoint, to, head):
     needs(to)
     export(checkpoint, to, head=head)
@@ -111,8 +120,7 @@ def test_any_batch_and_size(checkpoint, to):
             torch.testing.assert_close(given.double(), expected, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize('to', SUFFIX)
-@pytest.mark.parametrize('dynamic', [(), ('batch',)])
+@pytest.mark.parametrize('to, dynamic', [('onnx', ('batch',)), ('torch-export', ())])
 def test_images_as_they_are(checkpoint, images, to, dynamic):
     """Resized, cropped and normalised inside, as evaluation does it outside."""
     needs(to)
@@ -134,25 +142,25 @@ def test_the_mean_is_one_linear_layer(checkpoint):
     assert [ARCH['embed_dims'], NUM_CLASSES] not in [sorted(w, reverse=True) for w in weights]
 
 
-def test_the_file_tells_what_it_takes(checkpoint):
+@pytest.mark.parametrize('whole', [False, True])
+def test_the_file_tells_what_it_takes(checkpoint, whole):
     onnx = pytest.importorskip('onnx')
-    for whole in (False, True):
-        export(checkpoint, 'onnx', preprocess=whole, force=True, dynamic=('batch',))
-        model = onnx.load('model.onnx')
-        notes = {item.key: item.value for item in model.metadata_props}
-        assert json.loads(notes['classes']) == CLASSES
-        if whole:
-            assert notes['images'] == 'uint8 RGB (batch, height, width, 3)'
-        else:
-            images = json.loads(notes['images'])
-            assert images['channels'] == 'RGB' and images['mean'] == pytest.approx(RGB['mean'])
-        (taken,) = model.graph.input
-        fixed = [d.dim_value for d in taken.type.tensor_type.shape.dim]
-        assert fixed == ([0, 0, 0, 3] if whole else [0, 3, 32, 32])
+    export(checkpoint, 'onnx', preprocess=whole)
+    model = onnx.load('model.onnx')
+    notes = {item.key: item.value for item in model.metadata_props}
+    assert json.loads(notes['classes']) == CLASSES
+    if whole:
+        assert notes['images'] == 'uint8 RGB (batch, height, width, 3)'
+    else:
+        images = json.loads(notes['images'])
+        assert images['channels'] == 'RGB' and images['mean'] == pytest.approx(RGB['mean'])
+        assert 'crop_size = (32, 32)' in images['pipeline'][2]
+    (taken,) = model.graph.input
+    fixed = [d.dim_value for d in taken.type.tensor_type.shape.dim]
+    assert fixed == ([1, 0, 0, 3] if whole else [1, 3, 32, 32])
 
 
-@pytest.mark.parametrize('mode', ['dynamic', 'static'])
-@pytest.mark.parametrize('preprocess', [False, True])
+@pytest.mark.parametrize('mode, preprocess', [('dynamic', False), ('static', True)])
 def test_int8(checkpoint, images, mode, preprocess):
     """Layers with weights alone; the accuracy before and after is that of each file."""
     onnx = pytest.importorskip('onnx')
@@ -264,6 +272,13 @@ def test_a_program_that_differs_is_not_written(checkpoint, tmp_path, monkeypatch
     monkeypatch.setattr(module, 'run', run)
     with pytest.raises(ValueError, match='Of images of 1 x 3 x 32 x 32 the'):
         export(checkpoint, 'torch-export')
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_old_torch_is_told(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch, '__version__', '2.6.0+cpu')
+    assert main(['export', checkpoint, '--to', 'onnx']) == 2
+    assert 'takes torch >= 2.8, here is 2.6.0+cpu' in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
