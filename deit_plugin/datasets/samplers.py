@@ -1,7 +1,8 @@
 """Repeated augmentation (Hoffer et al. 2020, arXiv 1901.09335)."""
 
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
 
+import torch
 from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmpretrain.datasets import RepeatAugSampler
@@ -45,3 +46,14 @@ class RepeatedAugmentSampler(RepeatAugSampler):
             f'Repeated augmentation: {state} (repeat={repeat!r}, {get_world_size()} process(es))',
             logger='current',
         )
+
+    def __iter__(self) -> Iterator[int]:
+        """As the parent's, without the list of all that is repeated."""
+        order = torch.arange(len(self.dataset))
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(self.seed + self.epoch)
+            order = torch.randperm(len(self.dataset), generator=generator)
+        places = torch.arange(self.num_selected_samples) * self.world_size + self.rank
+        # What is missing for the last processes is taken from the start.
+        places %= len(self.dataset) * self.num_repeats
+        return iter(order[places // self.num_repeats].tolist())

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
 from timm.data.random_erasing import RandomErasing
 
 from .rand_augment import RandAugment
@@ -62,6 +64,7 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """As ``ClsDataPreprocessor``, with the augmentation in training."""
+        self._one_hot(data.get('data_samples'))
         if data['inputs'][0].is_floating_point():
             if self._unnormalized is None:
                 raise ValueError(
@@ -79,6 +82,18 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
         if training and self._mix is None:
             self._erase(data['inputs'])
         return data
+
+    def _one_hot(self, samples: Sequence | None):
+        """Give a batch of single labels its one-hot scores at once; mmpretrain makes them one by one."""
+        if not self.to_onehot or not samples or self.num_classes is None:
+            return
+        if not all(isinstance(s, DataSample) and 'gt_label' in s and 'gt_score' not in s for s in samples):
+            return
+        labels = torch.cat([sample.gt_label for sample in samples])
+        if len(labels) == len(samples):
+            labels = labels.to(self.device, non_blocking=True)
+            for sample, score in zip(samples, F.one_hot(labels, self.num_classes)):
+                sample.set_gt_score(score)
 
     def _augment(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         inputs = self.cast_data(inputs)
