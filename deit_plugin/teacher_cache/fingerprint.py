@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..checkpoints.downloads import content_hash, fetch, local_file
+from ..datasets import ImageNet1k
 
 
 def run_fingerprint(runner, model, seed: int) -> dict:
@@ -165,7 +166,7 @@ def dataset_listing_hash(dataset) -> str:
     file, in most layouts the class and the image. (The serialised list that a
     dataset holds would be quicker to hash, but has the root in each path.) An
     image that is no file (``img``) counts as its values. A million images
-    take some 4 s.
+    take some 4 s, of an :class:`ImageNet1k` a tenth of a second.
 
     Args:
         dataset (BaseDataset): Of mmengine, or a wrapper of such.
@@ -179,6 +180,9 @@ def dataset_listing_hash(dataset) -> str:
     if not hasattr(dataset, 'get_data_info'):
         raise TypeError(f'{type(dataset).__name__} does not list its images: it has no get_data_info')
     listing = hashlib.sha256()
+    if isinstance(dataset, ImageNet1k):  # it keeps just what is hashed
+        listing.update(dataset.listing)
+        return listing.hexdigest()
     prefix = getattr(dataset, 'data_prefix', {}).get('img_path') or ''
     prefix = prefix.rstrip('/') + '/'
     for i in range(len(dataset)):

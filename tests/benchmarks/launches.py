@@ -2,9 +2,9 @@
 
     python tests/benchmarks/launches.py
 
-Counted by a dispatch mode, so without a GPU: each operation that is no view is a launch, or a copy. The numbers
-depend on the batch and the depth, not on the size of the images or the width, which are small here. A value
-that is read (`item`) makes the host wait for the device.
+Counted by a dispatch mode, so without a GPU: each operation that is no view is a launch, or a copy. The
+numbers depend on the batch and the depth, not on the size of the images or the width, which are small here. A
+value that is read (`item`) makes the host wait for the device.
 """
 
 import argparse
