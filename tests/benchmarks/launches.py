@@ -19,6 +19,8 @@ from mmpretrain.structures import DataSample
 from step import CONFIGS
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from deit_plugin.datasets.seeded import seed_cpu
+
 COPIES = ('_to_copy', 'copy_', 'clone')
 
 
@@ -91,5 +93,5 @@ def main():
 
 
 if __name__ == '__main__':
-    torch.manual_seed(0)
+    seed_cpu('launches')
     main()
