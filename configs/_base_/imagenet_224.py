@@ -20,19 +20,20 @@ test_pipeline = [
 
 # The workers stay between epochs and make whole batches: one file descriptor
 # for each image, as mmengine's default has it, can run out of them.
-loading = dict(
-    num_workers=8,
-    persistent_workers=True,
-    pin_memory=True,
-    collate_fn=dict(type='default_collate'),
-)
+loading = dict(num_workers=8, persistent_workers=True, pin_memory=True)
 train_dataloader = dict(
     batch_size=64,
     drop_last=True,
     **loading,
+    collate_fn=dict(type='labels_collate'),
     dataset=dict(type='ImageNet1k', pipeline=train_pipeline),
     sampler=dict(_delete_=True, type='RepeatedAugmentSampler'),
 )
-val_dataloader = dict(batch_size=64, dataset=dict(type='ImageNet1k', pipeline=test_pipeline), **loading)
+val_dataloader = dict(
+    batch_size=64,
+    **loading,
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='ImageNet1k', pipeline=test_pipeline),
+)
 test_dataloader = val_dataloader
 del loading

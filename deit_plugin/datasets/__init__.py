@@ -1,3 +1,4 @@
+from .collate import labels_collate
 from .digits import Digits
 from .image_folder import ImageFolder
 from .image_processor import DeiTImageProcessor
@@ -14,4 +15,5 @@ __all__ = [
     'LoadRandomResizedCrop',
     'RepeatedAugmentSampler',
     'ReverseChannels',
+    'labels_collate',
 ]

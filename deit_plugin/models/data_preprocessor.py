@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
-from mmpretrain.structures import DataSample
 from timm.data.random_erasing import RandomErasing
 
+from ..datasets.collate import samples_of
 from .rand_augment import RandAugment
 
 
@@ -44,6 +44,7 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self._non_blocking = True  # of images in pinned memory
         if not 0 <= erasing <= 1:
             raise ValueError(f'erasing={erasing} is not in [0, 1]')
         self._rand_augment = None if rand_augment is None else RandAugment(**rand_augment)
@@ -64,7 +65,8 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """As ``ClsDataPreprocessor``, with the augmentation in training."""
-        self._one_hot(data.get('data_samples'))
+        if 'labels' in data:
+            return self._of_labels(data, training)
         if data['inputs'][0].is_floating_point():
             if self._unnormalized is None:
                 raise ValueError(
@@ -83,17 +85,19 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
             self._erase(data['inputs'])
         return data
 
-    def _one_hot(self, samples: Sequence | None):
-        """Give a batch of single labels its one-hot scores at once; mmpretrain makes them one by one."""
-        if not self.to_onehot or not samples or self.num_classes is None:
-            return
-        if not all(isinstance(s, DataSample) and 'gt_label' in s and 'gt_score' not in s for s in samples):
-            return
-        labels = torch.cat([sample.gt_label for sample in samples])
-        if len(labels) == len(samples):
-            labels = labels.to(self.device, non_blocking=True)
-            for sample, score in zip(samples, F.one_hot(labels, self.num_classes)):
-                sample.set_gt_score(score)
+    def _of_labels(self, data: dict, training: bool) -> dict:
+        """Of a batch of ``labels_collate``: its labels are made one-hot and mixed at once, and then handed to
+        the samples; mmpretrain does that for each of them."""
+        inputs = self.forward(dict(inputs=data['inputs']), training=training)['inputs']
+        fields = dict(gt_label=data['labels'].to(self.device, non_blocking=True).unsqueeze(1))
+        if self.to_onehot:
+            if self.num_classes is None:
+                raise ValueError('For one-hot labels set `data_preprocessor.num_classes`')
+            scores = F.one_hot(fields['gt_label'][:, 0], self.num_classes)
+            if training and self._mix is not None:
+                inputs, scores = self._erase_and_mix(inputs, scores)
+            fields['gt_score'] = scores
+        return dict(inputs=inputs, data_samples=samples_of(**fields))
 
     def _augment(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         inputs = self.cast_data(inputs)

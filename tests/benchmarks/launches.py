@@ -15,7 +15,6 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
-from mmpretrain.structures import DataSample
 from step import CONFIGS
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -57,8 +56,8 @@ def build(batch_size):
     cfg.optim_wrapper.type = 'OptimWrapper'
     model = MODELS.build(cfg.model).train()
     images = torch.randint(0, 256, (batch_size, 3, 32, 32), dtype=torch.uint8)
-    samples = [DataSample().set_gt_label(i % 1000) for i in range(batch_size)]
-    return model, build_optim_wrapper(model, cfg.optim_wrapper), dict(inputs=images, data_samples=samples)
+    batch = dict(inputs=images, labels=torch.arange(batch_size) % 1000)
+    return model, build_optim_wrapper(model, cfg.optim_wrapper), batch
 
 
 def main():

@@ -370,4 +370,5 @@ def test_a_worker_makes_whole_batches(path):
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name)
         if loader is not None:
-            assert loader.collate_fn.type == 'default_collate' and loader.persistent_workers
+            allowed = ('default_collate', 'labels_collate')[: 1 + (name == 'train_dataloader')]
+            assert loader.collate_fn.type in allowed and loader.persistent_workers

@@ -312,23 +312,6 @@ def test_training_mixes_normalised_images():
     assert ((plain > 0.2) & (plain < 1)).all()  # the rest is erased
 
 
-@pytest.mark.parametrize('labels', [[3, 0, 7, 7], [[1, 2], 0, 3, 4]])
-@pytest.mark.parametrize('normalized_input', [False, True])
-def test_one_hot_labels_are_mmpretrains(labels, normalized_input):
-    """Also of several classes an image; of one an image they are made at once."""
-    images = torch.zeros(4, 3, 8, 8) if normalized_input else torch.zeros(4, 3, 8, 8).byte()
-    scores, counts = [], []
-    for kind, more in (('ClsDataPreprocessor', {}), ('DeiTDataPreprocessor', dict(normalized_input=True))):
-        preprocessor = MODELS.build(dict(type=f'mmpretrain.{kind}', num_classes=8, to_onehot=True, **more))
-        samples = [DataSample().set_gt_label(label) for label in labels]
-        with torch.profiler.profile() as profile:
-            seen = preprocessor(dict(inputs=images.clone(), data_samples=samples), training=True)
-        scores.append(torch.stack([sample.gt_score for sample in seen['data_samples']]))
-        counts.append(sum(event.count for event in profile.key_averages() if event.key == 'aten::scatter_'))
-    assert torch.equal(*scores) and scores[0].dtype == scores[1].dtype
-    assert counts[1] <= 1 or isinstance(labels[0], list)
-
-
 @pytest.mark.parametrize('normalized_input', [False, True])
 @pytest.mark.parametrize('before, after', [('Mixup', None), (None, 'Mixup'), ('Mixup', 'CutMix')])
 def test_mixing_may_be_switched(before, after, normalized_input):

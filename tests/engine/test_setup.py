@@ -28,6 +28,20 @@ def refused(folder, message, model=None, **kwargs):
         assert torch.equal(value, before[name])
 
 
+def test_batches_of_labels_need_who_makes_samples_of_them(tmp_path):
+    loader = dict(
+        dataset=dict(type='Dots', ann_file='', pipeline=PIPELINE),
+        batch_size=4,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=True),
+        collate_fn=dict(type='labels_collate'),
+    )
+    refused(tmp_path, 'labels_collate is for DeiTDataPreprocessor.* a ClsData.*', train_dataloader=loader)
+    model = distilled(teacher=None, mode='none')
+    model['data_preprocessor']['type'] = 'DeiTDataPreprocessor'
+    dots(tmp_path, model, train_dataloader=loader).train()
+
+
 def test_what_fits_is_trained_and_said(tmp_path):
     runner = dots(tmp_path, distilled(teacher=teacher_cfg()))
     runner.train()

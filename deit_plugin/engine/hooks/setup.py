@@ -11,9 +11,10 @@ from mmengine.runner import BaseLoop
 from mmpretrain.models import TimmClassifier
 from mmpretrain.registry import HOOKS
 
+from ...datasets import labels_collate
 from ...datasets.seeded import draws_put_back
 from ...messages import some
-from ...models import DeiT, DistilledClassifier
+from ...models import DeiT, DeiTDataPreprocessor, DistilledClassifier
 from ..loops import TeacherLabelLoop
 from ..schedulers import DeiTLR
 from ..utils import names_weights, unwrap
@@ -41,7 +42,8 @@ class SetupHook(Hook):
         if not isinstance(loop, BaseLoop) or isinstance(loop, TeacherLabelLoop):
             return  # nothing is trained
         model = unwrap(runner.model)
-        if problems := [*_of_classes(runner, model), *_of_image(runner, model), *_of_length(runner)]:
+        checks = (_of_classes, _of_image, _of_batch, _of_length)
+        if problems := [problem for check in checks for problem in check(runner, model)]:
             raise ValueError('Training does not start:\n- ' + '\n- '.join(problems))
         if isinstance(model, DistilledClassifier):
             model.check_teacher()
@@ -134,7 +136,19 @@ def _of_image(runner, model) -> Iterator[str]:
         )
 
 
-def _of_length(runner) -> Iterator[str]:
+def _of_batch(runner, model) -> Iterator[str]:
+    collate = runner.train_dataloader.collate_fn
+    preprocessor = model.data_preprocessor
+    if getattr(collate, 'func', collate) is labels_collate and not isinstance(
+        preprocessor, DeiTDataPreprocessor
+    ):
+        yield (
+            f'labels_collate is for DeiTDataPreprocessor, and the data_preprocessor is a '
+            f"{type(preprocessor).__name__}: set `train_dataloader.collate_fn.type='default_collate'`"
+        )
+
+
+def _of_length(runner, model) -> Iterator[str]:
     length, count = len(runner.train_dataloader), runner.optim_wrapper._accumulative_counts
     if not length:
         loader = runner.train_dataloader

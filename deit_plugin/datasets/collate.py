@@ -1,0 +1,49 @@
+"""Batches as a worker sends them."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.dataset import default_collate
+from mmengine.registry import FUNCTIONS
+from mmpretrain.structures import DataSample
+
+
+@FUNCTIONS.register_module()
+def labels_collate(samples: Sequence[dict]) -> dict:
+    """Batch images and labels, for training with :class:`DeiTDataPreprocessor`, which makes the samples.
+
+    A ``DataSample`` for each image takes the main process some time to receive, and a file descriptor for
+    its label. What is neither image nor label, such as the path, is left out.
+
+    Args:
+        samples (Sequence[dict]): B times ``inputs`` (C, H, W) and ``data_samples``, as of ``PackInputs``.
+
+    Returns:
+        dict: ``inputs`` (B, C, H, W) and ``labels`` (B, ), int64; as mmengine's ``default_collate`` where an
+        image has no label, several, or scores.
+    """
+    labels = [_label(sample) for sample in samples]
+    if any(label is None for label in labels):
+        return default_collate(samples)
+    inputs = torch.utils.data.default_collate([sample['inputs'] for sample in samples])
+    return dict(inputs=inputs, labels=torch.cat(labels))
+
+
+def _label(sample: dict) -> torch.Tensor | None:
+    packed = sample.get('data_samples')
+    if sample.keys() != {'inputs', 'data_samples'} or not isinstance(packed, DataSample):
+        return None
+    if 'gt_score' in packed or 'mask' in packed or len(packed.get('gt_label', ())) != 1:
+        return None
+    return packed.gt_label
+
+
+def samples_of(**fields: torch.Tensor) -> list[DataSample]:
+    """B samples, each with a row of these fields (B, ...)."""
+    made = []
+    for rows in zip(*(value.unbind() for value in fields.values())):
+        sample = DataSample()
+        for name, row in zip(fields, rows):
+            sample.set_field(row, name, dtype=torch.Tensor)
+        made.append(sample)
+    return made
