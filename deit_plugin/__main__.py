@@ -32,6 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, ModuleNotFoundError, pickle.UnpicklingError) as error:
         print(f'deit-plugin: {error}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print('deit-plugin: interrupted', file=sys.stderr)
+        return 130
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -30,6 +30,12 @@ def pytest_runtest_setup(item):
         pytest.skip('needs a CUDA device')
 
 
+def pytest_itemcollected(item):
+    """``--junitxml`` then tells tests/ecosystem/table.py which tool a test is about."""
+    for marker in item.iter_markers('tool'):
+        item.user_properties.append(('tool', ' | '.join(marker.args)))
+
+
 @pytest.fixture(autouse=True)
 def one_thread(request):
     """Models as small as here wait for a second thread more than they compute."""

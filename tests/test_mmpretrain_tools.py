@@ -26,6 +26,7 @@ from deit_plugin.apis.predict import Predictor
 from deit_plugin.checkpoints.downloads import published_hash
 from deit_plugin.datasets.digits import write_digits
 
+pytestmark = pytest.mark.tool('mmpretrain', 'with its scripts')
 TOOLS = osp.join(osp.dirname(mmpretrain.__file__), '.mim', 'tools')
 SHIMS = ROOT / 'deit_plugin' / '.mim' / 'tools'
 CONFIG = str(CONFIGS / 'finetune' / 'digits_distilled_folder.py')
@@ -130,6 +131,7 @@ def test_data_in_memory_have_no_files_to_verify(tmp_path):
         tool('verify_dataset', CONFIGS / 'deit_digits_distilled.py', '--out-path', tmp_path / 'broken.log')
 
 
+@pytest.mark.tool('grad-cam', 'below 1.5, by vis_cam')
 def test_vis_cam(tmp_path):
     pytest.importorskip('pytorch_grad_cam', reason='vis_cam needs grad-cam below 1.5')
     path = tmp_path / 'cam.png'
@@ -192,7 +194,7 @@ def test_inferencer_by_the_path_of_a_config():
 
 def test_what_is_no_script(capsys):
     assert main(['run', 'nothing']) == 2
-    assert 'has no script nothing.py' in capsys.readouterr().err
+    assert "has no script 'nothing': choose from analyze_logs" in capsys.readouterr().err
 
 
 def test_mim_finds_each_script_by_its_name(monkeypatch):

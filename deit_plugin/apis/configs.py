@@ -56,6 +56,22 @@ def read_data_config(path: str, changes: dict | None = None) -> Config:
     return cfg
 
 
+def read_model_config(path: str) -> Config:
+    """As :func:`read_config`, for the model that was trained by it.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it has no model, or one that only the images of its training complete.
+    """
+    cfg = read_config(path)
+    if is_for_own_images(cfg):
+        raise ValueError(
+            f'{path} is completed from the images that it trains on: name the config in the work folder of '
+            'that training, or none at all, for its checkpoints record their model'
+        )
+    return cfg
+
+
 def is_for_own_images(cfg: Config) -> bool:
     """Whether a config leaves open what follows from one's own images (:class:`FineTuneRunner`)."""
     runner = cfg.get('runner_type')

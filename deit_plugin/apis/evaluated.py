@@ -14,7 +14,7 @@ from ..checkpoints.names import to_mmpretrain
 from ..checkpoints.reading import file_in
 from ..checkpoints.recorded import config_of, meta_of, recorded_classes
 from ..models.recorded import num_classes_of_config, recorded_model, recorded_pipeline
-from .configs import read_config, type_name
+from .configs import read_model_config, type_name
 from .hub import variants
 
 _SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors', '.h5', '')
@@ -62,7 +62,7 @@ def model_of(name: str, weights: str | None) -> Evaluated:
 def named_config(name: str) -> tuple[Config, dict[str, float], str | None]:
     """The config of a variant or of a file, the published accuracies and the address of the weights."""
     if name not in variants():
-        cfg = read_config(name)
+        cfg = read_model_config(name)
         dataset = cfg.test_dataloader.dataset
         if not any(type_name(step).startswith('Load') for step in dataset.pipeline):
             dataset.pipeline = [dict(type='LoadImage'), *dataset.pipeline]  # its data set is no folder

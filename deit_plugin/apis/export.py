@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from ..checkpoints.atomic import write_whole
+from ..datasets.image_folder import broken_image
 from ..export.classifier import ExportedClassifier
 from ..export.formats import DYNAMIC, FORMATS, MODES
 from ..export.int8 import quantize
@@ -23,6 +24,7 @@ from .samples import Sample, Samples
 SUFFIX = {'onnx': '.onnx', 'torch-export': '.pt2'}
 # Of the largest logit; the other where pixels may differ by one level of 255.
 TOLERANCE, TOLERANCE_OF_PIXELS = 1e-3, 5e-2
+TOLERANCE_OF_INT8 = 1.0  # beyond it nothing is left of the model
 MOST_CALIBRATION = 256  # images
 
 
@@ -56,8 +58,9 @@ def export(
         force (bool): Whether to replace the file. Defaults to False.
 
     Returns:
-        dict: ``output`` and its ``size`` in bytes; ``differences`` of the logits by the shape of the images;
-        with ``data`` ``accuracy``, top-1 in percent, by ``pytorch``, ``exported`` and ``int8``.
+        dict: ``output`` and its ``size`` in bytes; ``differences`` of the logits by the shape of the images,
+        with ``int8`` also ``int8_differences``; with ``data`` ``accuracy``, top-1 in percent, by
+        ``pytorch``, ``exported`` and ``int8``.
 
     Raises:
         FileExistsError: If the file exists and is not to be replaced.
@@ -73,23 +76,27 @@ def export(
     images = list_images(data) if data else {}
     paths = find_images([calibration]) if calibration else []
     paths = paths[:: math.ceil(len(paths) / MOST_CALIBRATION) or 1]  # of all classes
+    if broken := [reason for reason in map(broken_image, paths) if reason]:
+        raise ValueError(f'--calibration takes sound images: {some(broken)}')
     predictor = Predictor(checkpoint, config, 'cpu')
+    labels = labels_of(list(images), len(predictor.classes), predictor.classes) if images else []
     samples = Samples(predictor, preprocess, dynamic)
     programs = _Programs(_classifier(predictor, head, preprocess))
     with tempfile.TemporaryDirectory() as scratch:
         written = osp.join(scratch, 'float' + SUFFIX[to])
         write_whole(written, _program(programs.classifier, samples, to))
         programs.exported['exported'] = run(written, programs.classifier.names)
-        result: dict = dict(output=output, differences=_compare(programs, samples))
+        result: dict = dict(output=output, differences=_compare(programs, samples, 'exported'))
         if int8:
             source, written = written, osp.join(scratch, 'int8.onnx')
             quantize(source, written, int8, (samples.read([path]).given for path in paths))
             programs.exported['int8'] = run(written, programs.classifier.names)
-        if images:
-            result['accuracy'] = _accuracy(programs, samples, images)
+            result['int8_differences'] = _compare(programs, samples, 'int8')
         with open(written, 'rb') as file:
             write_whole(output, file.read())
         result['size'] = osp.getsize(output)
+        if images:
+            result['accuracy'] = _accuracy(programs, samples, labels, images)
     return result
 
 
@@ -105,7 +112,7 @@ def _program(classifier: ExportedClassifier, samples: Samples, to: str) -> bytes
     program = trace(classifier, samples.example(), samples.dynamic)
     if to == 'torch-export':
         return torch_program(program)
-    return onnx_program(program, classifier.names, _notes(samples.predictor, samples.whole))
+    return onnx_program(program, classifier.names, _notes(samples))
 
 
 def _check(to: str, dynamic: Sequence[str], preprocess: bool, int8: str | None, calibration: str | None):
@@ -143,12 +150,15 @@ class _Programs:
             yield name, program(sample.given)
 
 
-def _compare(programs: _Programs, samples: Samples) -> dict[str, float]:
+def _compare(programs: _Programs, samples: Samples, name_of_program: str) -> dict[str, float]:
     """The largest difference of the logits, as a part of the largest logit, by the shape of the images."""
     differences = {}
     tolerance = TOLERANCE_OF_PIXELS if samples.whole else TOLERANCE
+    if name_of_program == 'int8':
+        tolerance = TOLERANCE_OF_INT8
     for sample in samples.compared():
-        (_, expected), (_, given) = programs.answers(sample)
+        answers = dict(programs.answers(sample))
+        expected, given = answers['pytorch'], answers[name_of_program]
         shape = ' x '.join(map(str, sample.given.shape))
         if any(given[name].shape != value.shape for name, value in expected.items()):
             raise ValueError(f'Of images of {shape} the program gives logits of another shape')
@@ -159,15 +169,16 @@ def _compare(programs: _Programs, samples: Samples) -> dict[str, float]:
             raise ValueError(
                 f'Of images of {shape} the logits of the program differ by {difference:.2g} of the largest, '
                 f'more than {tolerance:g}: it is not written'
+                + (', calibrate it with more images' if name_of_program == 'int8' else '')
             )
         differences[shape] = difference
     return differences
 
 
-def _accuracy(programs: _Programs, samples: Samples, images: dict[str, list[str]]) -> dict[str, float]:
+def _accuracy(
+    programs: _Programs, samples: Samples, labels: Sequence[int], images: dict[str, list[str]]
+) -> dict[str, float]:
     """Top-1 in percent; of two heads that of their mean."""
-    number = len(samples.predictor.classes)
-    labels = labels_of(list(images), number, samples.predictor.classes)
     hits: Counter = Counter()
     for label, paths in zip(labels, images.values()):
         for path in paths:
@@ -178,15 +189,18 @@ def _accuracy(programs: _Programs, samples: Samples, images: dict[str, list[str]
     }
 
 
-def _notes(predictor: Predictor, whole: bool) -> dict:
+def _notes(samples: Samples) -> dict:
     """What a user of the file must know, for its metadata."""
+    predictor = samples.predictor
     preprocessor = predictor.model.data_preprocessor
+    notes: dict = dict(classes=predictor.classes)
+    if 'size' in samples.dynamic:
+        notes['size_is_a_multiple_of'] = list(predictor.model.backbone.patch_size)
     prepared = dict(
         mean=preprocessor.mean.flatten().tolist(),
         std=preprocessor.std.flatten().tolist(),
         channels='RGB' if preprocessor.to_rgb else 'BGR',
-        pipeline=[repr(transform) for transform in predictor.pipeline.transforms],
+        pipeline=predictor.steps,
     )
-    return dict(
-        images='uint8 RGB (batch, height, width, 3)' if whole else prepared, classes=predictor.classes
-    )
+    notes['images'] = 'uint8 RGB (batch, height, width, 3)' if samples.whole else prepared
+    return notes

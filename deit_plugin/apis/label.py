@@ -4,7 +4,8 @@ import os
 
 from mmengine.runner import Runner
 
-from .configs import read_config
+from ..engine.own_images import complete
+from .configs import is_for_own_images, read_config
 
 
 def label(
@@ -30,6 +31,8 @@ def label(
             '--launcher pytorch`'
         )
     cfg = read_config(config, cfg_options)
+    if is_for_own_images(cfg):
+        complete(cfg)
     cfg.train_cfg.pop('by_epoch', None)
     cfg.train_cfg.type = 'mmpretrain.TeacherLabelLoop'
     cfg.setdefault('default_hooks', {})

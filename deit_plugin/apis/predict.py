@@ -25,7 +25,7 @@ from ..checkpoints.recorded import config_of, meta_of, recorded_classes
 from ..checkpoints.strict import load_strict
 from ..models import DeiTDualHead
 from ..models.recorded import build_classifier, num_classes_of_config, recorded_model, recorded_pipeline
-from .configs import read_config, type_name
+from .configs import read_model_config, type_name
 from .hub import variants
 from .image_list import EXTENSIONS
 from .output import check_output
@@ -65,6 +65,7 @@ class Predictor:
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             steps = [step for step in pipeline if not type_name(step).startswith('LoadImage')]
             self.pipeline = Compose([TRANSFORMS.build(step) for step in (dict(type='LoadImage'), *steps)])
+        self.steps = [dict(step, type=type_name(step)) for step in steps]
 
     def prepare(self, paths: Sequence[str]) -> torch.Tensor:
         """Images (B, 3, H, W), as the model takes them.
@@ -93,7 +94,7 @@ def _named_config(name: str) -> Config:
     if name in variants():
         return ModelHub.get(name).config
     if osp.isfile(name):
-        return read_config(name)
+        return read_model_config(name)
     raise ValueError(f'--config {name!r} is no variant and no file: choose from {", ".join(variants())}')
 
 

@@ -33,9 +33,13 @@ def run_tool(name: str, arguments: Sequence[str] | None = None):
         FileNotFoundError: If mmpretrain has no such script.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    script = next((str(path) for path in sorted(Path(FOLDER).rglob(f'{name}.py'))), None)
+    scripts = {path.stem: str(path) for path in sorted(Path(FOLDER).rglob('*.py'))}
+    script = scripts.get(name.removesuffix('.py'))
     if script is None:
-        raise FileNotFoundError(f'mmpretrain {mmpretrain.__version__} has no script {name}.py in {FOLDER}')
+        names = ', '.join(sorted(scripts))
+        raise FileNotFoundError(
+            f'mmpretrain {mmpretrain.__version__} has no script {name!r}: choose from {names}'
+        )
     before, path_before = sys.argv, list(sys.path)
     with tempfile.TemporaryDirectory() as folder:
         arguments = _with_complete_config(name, arguments, folder)

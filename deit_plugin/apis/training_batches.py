@@ -70,6 +70,8 @@ class TrainingBatches:
 
     def _seed(self, cfg: Config) -> int:
         hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
+        if any(hook and type_name(hook) == 'SwitchRecipeHook' for hook in hooks):
+            self.notes.append('What its SwitchRecipeHook changes is not drawn')
         seed = (cfg.get('randomness') or {}).get('seed')
         if not any(hook and type_name(hook) == 'SeedHook' for hook in hooks):
             self.notes.append('Without a SeedHook a training by this config draws other crops and mixtures')

@@ -18,7 +18,7 @@ def add_arguments(parser):
     )
     parser.add_argument(
         '--dynamic',
-        type=lambda value: value.split(','),
+        type=lambda value: [word.strip() for word in value.split(',') if word.strip()],
         default=[],
         metavar='WHAT',
         help=f'what stays free: {",".join(DYNAMIC)} or one of them; without it one image of one size',
@@ -40,8 +40,10 @@ def run(**options) -> int:
     from ..apis.export import export
 
     result = export(**options)
-    for shape, difference in result['differences'].items():
-        print(f'Images of {shape}: the logits differ by at most {difference:.1e} of the largest')
+    for kind in ('differences', 'int8_differences'):
+        program = 'In int8, images' if kind == 'int8_differences' else 'Images'
+        for shape, difference in result.get(kind, {}).items():
+            print(f'{program} of {shape}: the logits differ by at most {difference:.1e} of the largest')
     for name, accuracy in result.get('accuracy', {}).items():
         print(f'Top-1 of {name}: {accuracy:.2f} %')
     print(f'Written: {result["output"]} ({result["size"] / 1e6:.1f} MB)')

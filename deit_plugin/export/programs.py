@@ -85,8 +85,26 @@ def onnx_program(exported, names: tuple[str, ...], notes: Mapping) -> bytes:
     model = program.model_proto
     for key, value in notes.items():
         model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
+    _tidy(model.graph)
     onnx.checker.check_model(model)
     return model.SerializeToString()
+
+
+def _tidy(graph):
+    """Name the free sides, and leave out where on this machine each node came from."""
+    for node in graph.node:
+        node.doc_string = ''
+        del node.metadata_props[:]
+    sides = graph.input[0].type.tensor_type.shape.dim
+    last = len(sides) - 1
+    order = (
+        ('batch', 'height', 'width', '') if sides[last].dim_value == 3 else ('batch', '', 'height', 'width')
+    )
+    names = {side.dim_param: name for side, name in zip(sides, order) if side.dim_param}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for side in value.type.tensor_type.shape.dim:
+            if side.dim_param in names:
+                side.dim_param = names[side.dim_param]
 
 
 def run_torch(path: str, names: tuple[str, ...]) -> Program:

@@ -235,6 +235,12 @@ def test_config_in_python_style(tmp_path):
     assert 'no `randomness.seed`' in found['notes'][0]
 
 
+def test_a_switch_of_the_recipe_is_said(tmp_path):
+    switch = [dict(type='SwitchRecipeHook', schedule=[dict(action_epoch=2, batch_augments=None)])]
+    found = browse(DIGITS, str(tmp_path / 'a.png'), 4, cfg_options=dict(custom_hooks=switch))
+    assert 'SwitchRecipeHook changes is not drawn' in found['notes'][0]
+
+
 LOADER = dict(
     dataset=dict(type='Dots', ann_file='', pipeline=PIPELINE),
     batch_size=4,

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,12 +155,28 @@ def test_the_file_tells_what_it_takes(checkpoint, whole):
     else:
         images = json.loads(notes['images'])
         assert images['channels'] == 'RGB' and images['mean'] == pytest.approx(RGB['mean'])
-        assert 'crop_size = (32, 32)' in images['pipeline'][2]
+        assert images['pipeline'] == PIPELINE
     (taken,) = model.graph.input
-    fixed = [d.dim_value for d in taken.type.tensor_type.shape.dim]
-    assert fixed == ([1, 0, 0, 3] if whole else [1, 3, 32, 32])
+    sides = [d.dim_param or d.dim_value for d in taken.type.tensor_type.shape.dim]
+    assert sides == ([1, 'height', 'width', 3] if whole else [1, 3, 32, 32])
 
 
+def test_the_file_is_the_same_each_time_and_tells_nothing_of_the_machine(checkpoint):
+    onnx = pytest.importorskip('onnx')
+    for name in ('a.onnx', 'b.onnx'):
+        export(checkpoint, 'onnx', output=name, dynamic=('batch', 'size'))
+    first, second = (Path(name).read_bytes() for name in ('a.onnx', 'b.onnx'))
+    assert first == second
+    assert b'deit_plugin' not in first and b'.py' not in first
+    model = onnx.load('a.onnx')
+    (taken,), (given,) = model.graph.input, model.graph.output
+    sides = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (taken, given)]
+    assert sides == [['batch', 3, 'height', 'width'], ['batch', NUM_CLASSES]]
+    notes = {item.key: item.value for item in model.metadata_props}
+    assert json.loads(notes['size_is_a_multiple_of']) == [8, 8]
+
+
+@pytest.mark.tool('onnxruntime', 'in float32 and int8')
 @pytest.mark.parametrize('mode, preprocess', [('dynamic', False), ('static', True)])
 def test_int8(checkpoint, images, mode, preprocess):
     """Layers with weights alone; the accuracy before and after is that of each file."""
@@ -170,6 +187,8 @@ def test_int8(checkpoint, images, mode, preprocess):
         checkpoint, 'onnx', int8=mode, calibration=calibration, preprocess=preprocess, data=str(images)
     )
     assert result['accuracy'].keys() == {'pytorch', 'exported', 'int8'}
+    exact, rounded = result['differences'].values(), result['int8_differences'].values()
+    assert max(exact) < 1e-4 < max(rounded) < 0.5
     before, after = (onnx.load(name).graph for name in ('float.onnx', 'model.onnx'))
     kinds = [node.op_type for node in after.node]
     if mode == 'dynamic':
@@ -190,6 +209,14 @@ def test_int8(checkpoint, images, mode, preprocess):
                 given = torch.from_numpy(np.array(Image.open(path)))[None]
             hits += int(program(given)['logits'].argmax() == i)
     assert result['accuracy']['int8'] == 100 * hits / (2 * len(CLASSES))
+
+
+def test_int8_that_is_nothing_like_the_model_is_not_written(checkpoint, images, tmp_path, monkeypatch):
+    pytest.importorskip('onnxruntime')
+    monkeypatch.setattr(module, 'TOLERANCE_OF_INT8', 1e-6)
+    with pytest.raises(ValueError, match='calibrate it with more images'):
+        export(checkpoint, 'onnx', int8='static', calibration=str(images))
+    assert not list(tmp_path.iterdir())
 
 
 def test_calibration_is_of_all_classes(checkpoint, images, monkeypatch):
@@ -244,10 +271,23 @@ def test_on_the_command_line(checkpoint, images, capsys):
         (dict(calibration='x'), '--calibration is for --int8 static'),
         (dict(output='model.bin'), 'ends with .pt2'),
         (dict(data='nowhere'), 'is not a folder'),
+        (
+            dict(int8='static', to='onnx', calibration='{broken}'),
+            '--calibration takes sound images: .*bad.png',
+        ),
+        (dict(data='{others}'), 'folders of other names'),
         (dict(int8='static', to='onnx', calibration='nowhere'), 'is no image'),
     ],
 )
-def test_wrong_arguments(checkpoint, tmp_path, options, message):
+def test_wrong_arguments(checkpoint, tmp_path, tmp_path_factory, options, message):
+    """Before anything is exported."""
+    folder = tmp_path_factory.mktemp('odd')
+    (folder / 'broken').mkdir()
+    (folder / 'broken' / 'bad.png').write_bytes(b'no image')
+    (folder / 'others' / 'cat').mkdir(parents=True)
+    Image.new('RGB', (40, 40)).save(folder / 'others' / 'cat' / 'a.png')
+    places = dict(broken=folder / 'broken', others=folder / 'others')
+    options = {k: v.format(**places) if isinstance(v, str) else v for k, v in options.items()}
     with pytest.raises((ValueError, OSError), match=message):
         export(checkpoint, **{'to': 'torch-export', **options})
     assert not list(tmp_path.iterdir())
@@ -272,6 +312,16 @@ def test_a_program_that_differs_is_not_written(checkpoint, tmp_path, monkeypatch
     monkeypatch.setattr(module, 'run', run)
     with pytest.raises(ValueError, match='Of images of 1 x 3 x 32 x 32 the'):
         export(checkpoint, 'torch-export')
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_is_no_traceback(checkpoint, tmp_path, capsys, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, 'trace', interrupted)
+    assert main(['export', checkpoint, '--to', 'torch-export']) == 130
+    assert capsys.readouterr().err.endswith('deit-plugin: interrupted\n')
     assert not list(tmp_path.iterdir())
 
 

@@ -119,6 +119,17 @@ def test_a_path_of_a_class_is_never_imported(trained, tmp_path, capsys, monkeypa
     assert 'deit_plugin_evil' not in sys.modules
 
 
+@pytest.mark.parametrize('command', [['predict', 'x.pth', 'y.png', '--config'], ['evaluate', '--data', 'z']])
+def test_a_config_that_only_its_images_complete_is_told(trained, command, capsys, monkeypatch):
+    monkeypatch.chdir(trained)
+    path = str(CONFIGS / 'finetune' / 'digits_distilled_folder.py')
+    given = dict(zip(('x.pth', 'y.png', 'z'), ('work/epoch_1.pth', 'digits/val/3', 'digits')))
+    arguments = [given.get(a, a) for a in command] + [path]
+    assert main(arguments) in (1, 2)
+    said = capsys.readouterr()
+    assert 'is completed from the images that it trains on: name the config in the' in said.err
+
+
 def test_a_config_without_a_model_is_told(tmp_path, capsys):
     (tmp_path / 'empty.py').write_text('a = 1')
     assert main(['label', str(tmp_path / 'empty.py')]) == 2
