@@ -74,10 +74,7 @@ def export(
     if osp.splitext(output)[1] != SUFFIX[to]:
         raise ValueError(f'--output {output}: the name of a file of {to} ends with {SUFFIX[to]}')
     images = list_images(data) if data else {}
-    paths = find_images([calibration]) if calibration else []
-    paths = paths[:: math.ceil(len(paths) / MOST_CALIBRATION) or 1]  # of all classes
-    if broken := [reason for reason in map(broken_image, paths) if reason]:
-        raise ValueError(f'--calibration takes sound images: {some(broken)}')
+    paths = _calibration(calibration) if calibration else []
     predictor = Predictor(checkpoint, config, 'cpu')
     labels = labels_of(list(images), len(predictor.classes), predictor.classes) if images else []
     samples = Samples(predictor, preprocess, dynamic)
@@ -98,6 +95,14 @@ def export(
         if images:
             result['accuracy'] = _accuracy(programs, samples, labels, images)
     return result
+
+
+def _calibration(folder: str) -> list[str]:
+    paths = find_images([folder])
+    paths = paths[:: math.ceil(len(paths) / MOST_CALIBRATION)]  # of all classes
+    if broken := [reason for reason in map(broken_image, paths) if reason]:
+        raise ValueError(f'--calibration takes sound images: {some(broken)}')
+    return paths
 
 
 def _classifier(predictor: Predictor, head: str | None, preprocess: bool) -> ExportedClassifier:
