@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
 from timm.data.random_erasing import RandomErasing
@@ -93,7 +92,9 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
         if self.to_onehot:
             if self.num_classes is None:
                 raise ValueError('For one-hot labels set `data_preprocessor.num_classes`')
-            scores = F.one_hot(fields['gt_label'][:, 0], self.num_classes)
+            # Without the values that `one_hot` reads to check them.
+            labels = fields['gt_label']
+            scores = labels.new_zeros(len(labels), self.num_classes).scatter_(1, labels, 1)
             if training and self._mix is not None:
                 inputs, scores = self._erase_and_mix(inputs, scores)
             fields['gt_score'] = scores
