@@ -19,6 +19,7 @@ RATE, RATE_FROM_RANDOM = 5e-4 * 64 / 512, 5e-4  # at a batch of 64
 LARGEST_BATCH, MOST_WORKERS = 64, 4
 EPOCHS, STEPS = 30, 500  # at least, both
 WARMUP = 5  # epochs at most, and a sixth of all, as of EPOCHS; of few epochs none
+RECIPE_TEACHER = 'regnety_160-a5fe301d'  # of ImageNet, which the variants' configs name
 SETTINGS = (
     *('data_root', 'val_fraction', 'train_list', 'val_list', 'classes', 'image_size'),
     *('teacher', 'teacher_checkpoint', 'pretrained', 'load_from'),
@@ -133,7 +134,12 @@ def _complete_model(cfg: Config, classes: list[str]):
     model.head.num_classes = len(classes)
     if model.backbone.type.endswith('DeiT') and isinstance(model.backbone.arch, str):
         model.head.in_channels = DeiT.arch_zoo[model.backbone.arch]['embed_dims']
-    model.pop('teacher', None)
+    inherited = model.pop('teacher', None)
+    if inherited and RECIPE_TEACHER not in str(inherited.get('checkpoint')):
+        raise ValueError(
+            'model.teacher is not read here: set `teacher` to a name or a config file, and '
+            '`teacher_checkpoint` to its weights'
+        )
     if teacher is None:
         if model.head.get('loss', {}).get('type') == 'DistillationLoss':
             model.head.loss = model.head.loss.base_loss  # of the mean of both heads

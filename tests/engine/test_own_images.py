@@ -238,6 +238,16 @@ def test_a_plain_model_has_no_teacher(images):
         completed('deit_tiny_folder', images, teacher='resnet18', teacher_checkpoint='x.pth')
 
 
+@pytest.mark.parametrize(
+    'teacher', [dict(checkpoint='mine.pth'), dict(type='TimmClassifier', model_name='x')]
+)
+def test_a_teacher_in_the_wrong_place_is_not_dropped(images, teacher):
+    cfg = settings('deit_tiny_distilled_folder', images)
+    cfg.model.teacher = teacher
+    with pytest.raises(ValueError, match='model.teacher is not read here: set `teacher` to a name'):
+        complete(cfg)
+
+
 def test_a_teacher_to_train(images):
     cfg, _ = completed('teacher_folder', images, teacher='resnet18', pretrained=False)
     assert cfg.model.type == 'TimmClassifier' and cfg.model.num_classes == 3 and not cfg.model.pretrained
