@@ -2,7 +2,8 @@
 
 What the import changes for others, each in one place:
 
-- Names in mmpretrain's registries, and an mmengine file backend ``atomic_local``.
+- Names in mmpretrain's registries, and in mmengine's a file backend ``atomic_local`` and the function
+  ``labels_collate``.
 - mmengine's ``CheckpointLoader`` (``checkpoints.loaders``): local files and downloads are read as data,
   without running code, by every scheme; mmengine's own checkpoints can be read on torch >= 2.6; and so
   can safetensors, HDF5, shards and transformers' folders, for which mmengine has no reader. A download

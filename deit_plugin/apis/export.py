@@ -3,8 +3,7 @@
 import math
 import os.path as osp
 import tempfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -70,31 +69,39 @@ def export(
     """
     check_torch()
     _check(to, dynamic, preprocess, int8, calibration)
-    output = check_output(output or 'model' + SUFFIX[to], force, '--output')
-    if osp.splitext(output)[1] != SUFFIX[to]:
-        raise ValueError(f'--output {output}: the name of a file of {to} ends with {SUFFIX[to]}')
+    output = _output(output or 'model' + SUFFIX[to], to, force)
     images = list_images(data) if data else {}
     paths = _calibration(calibration) if calibration else []
     predictor = Predictor(checkpoint, config, 'cpu')
     labels = labels_of(list(images), len(predictor.classes), predictor.classes) if images else []
     samples = Samples(predictor, preprocess, dynamic)
-    programs = _Programs(_classifier(predictor, head, preprocess))
+    classifier = _classifier(predictor, head, preprocess)
+    programs: dict[str, Program] = {}
     with tempfile.TemporaryDirectory() as scratch:
         written = osp.join(scratch, 'float' + SUFFIX[to])
-        write_whole(written, _program(programs.classifier, samples, to))
-        programs.exported['exported'] = run(written, programs.classifier.names)
-        result: dict = dict(output=output, differences=_compare(programs, samples, 'exported'))
+        write_whole(written, _program(classifier, samples, to))
+        programs['exported'] = run(written, classifier.names)
+        tolerance = TOLERANCE_OF_PIXELS if preprocess else TOLERANCE
+        result: dict = dict(output=output)
+        result['differences'] = _compare(classifier, programs['exported'], samples, tolerance)
         if int8:
             source, written = written, osp.join(scratch, 'int8.onnx')
             quantize(source, written, int8, (samples.read([path]).given for path in paths))
-            programs.exported['int8'] = run(written, programs.classifier.names)
-            result['int8_differences'] = _compare(programs, samples, 'int8')
+            programs['int8'] = run(written, classifier.names)
+            result['int8_differences'] = _compare(classifier, programs['int8'], samples, TOLERANCE_OF_INT8)
         with open(written, 'rb') as file:
             write_whole(output, file.read())
         result['size'] = osp.getsize(output)
         if images:
-            result['accuracy'] = _accuracy(programs, samples, labels, images)
+            result['accuracy'] = _accuracy(classifier, programs, samples, labels, images)
     return result
+
+
+def _output(path: str, to: str, force: bool) -> str:
+    path = check_output(path, force, '--output')
+    if osp.splitext(path)[1] != SUFFIX[to]:
+        raise ValueError(f'--output {path}: the name of a file of {to} ends with {SUFFIX[to]}')
+    return path
 
 
 def _calibration(folder: str) -> list[str]:
@@ -139,31 +146,19 @@ def _check(to: str, dynamic: Sequence[str], preprocess: bool, int8: str | None, 
         raise ValueError('--int8 static, and no other, needs --calibration FOLDER, with images of training')
 
 
-class _Programs:
-    """The model and what was exported of it, each from batches to logits."""
-
-    def __init__(self, classifier: ExportedClassifier):
-        self.classifier = classifier
-        self.exported: dict[str, Program] = {}
-
-    @torch.no_grad()
-    def answers(self, sample: Sample) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
-        """The logits by the names of the program and of the output; the model's first."""
-        model = self.classifier
-        yield 'pytorch', dict(zip(model.names, model.of_prepared(sample.prepared)))
-        for name, program in self.exported.items():
-            yield name, program(sample.given)
+@torch.no_grad()
+def _logits(classifier: ExportedClassifier, sample: Sample) -> dict[str, torch.Tensor]:
+    """The model's own, by the names of the outputs."""
+    return dict(zip(classifier.names, classifier.of_prepared(sample.prepared)))
 
 
-def _compare(programs: _Programs, samples: Samples, name_of_program: str) -> dict[str, float]:
+def _compare(
+    classifier: ExportedClassifier, program: Program, samples: Samples, tolerance: float
+) -> dict[str, float]:
     """The largest difference of the logits, as a part of the largest logit, by the shape of the images."""
     differences = {}
-    tolerance = TOLERANCE_OF_PIXELS if samples.whole else TOLERANCE
-    if name_of_program == 'int8':
-        tolerance = TOLERANCE_OF_INT8
     for sample in samples.compared():
-        answers = dict(programs.answers(sample))
-        expected, given = answers['pytorch'], answers[name_of_program]
+        expected, given = _logits(classifier, sample), program(sample.given)
         shape = ' x '.join(map(str, sample.given.shape))
         if any(given[name].shape != value.shape for name, value in expected.items()):
             raise ValueError(f'Of images of {shape} the program gives logits of another shape')
@@ -174,24 +169,29 @@ def _compare(programs: _Programs, samples: Samples, name_of_program: str) -> dic
             raise ValueError(
                 f'Of images of {shape} the logits of the program differ by {difference:.2g} of the largest, '
                 f'more than {tolerance:g}: it is not written'
-                + (', calibrate it with more images' if name_of_program == 'int8' else '')
+                + (', calibrate it with more images' if tolerance == TOLERANCE_OF_INT8 else '')
             )
         differences[shape] = difference
     return differences
 
 
 def _accuracy(
-    programs: _Programs, samples: Samples, labels: Sequence[int], images: dict[str, list[str]]
+    classifier: ExportedClassifier,
+    programs: dict[str, Program],
+    samples: Samples,
+    labels: Sequence[int],
+    images: dict[str, list[str]],
 ) -> dict[str, float]:
     """Top-1 in percent; of two heads that of their mean."""
-    hits: Counter = Counter()
+    hits = dict.fromkeys(('pytorch', *programs), 0)
     for label, paths in zip(labels, images.values()):
         for path in paths:
-            for name, logits in programs.answers(samples.read([path])):
+            sample = samples.read([path])
+            answers = dict(pytorch=_logits(classifier, sample))
+            answers.update({name: program(sample.given) for name, program in programs.items()})
+            for name, logits in answers.items():
                 hits[name] += int(sum(logits.values()).argmax() == label)
-    return {
-        name: 100 * hits[name] / sum(map(len, images.values())) for name in ('pytorch', *programs.exported)
-    }
+    return {name: 100 * number / sum(map(len, images.values())) for name, number in hits.items()}
 
 
 def _notes(samples: Samples) -> dict:

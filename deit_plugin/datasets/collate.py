@@ -36,14 +36,3 @@ def _label(sample: dict) -> torch.Tensor | None:
     if 'gt_score' in packed or 'mask' in packed or len(packed.get('gt_label', ())) != 1:
         return None
     return packed.gt_label
-
-
-def samples_of(**fields: torch.Tensor) -> list[DataSample]:
-    """B samples, each with a row of these fields (B, ...)."""
-    made = []
-    for rows in zip(*(value.unbind() for value in fields.values())):
-        sample = DataSample()
-        for name, row in zip(fields, rows):
-            sample.set_field(row, name, dtype=torch.Tensor)
-        made.append(sample)
-    return made

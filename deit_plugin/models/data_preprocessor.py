@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
 from timm.data.random_erasing import RandomErasing
 
-from ..datasets.collate import samples_of
 from .rand_augment import RandAugment
 
 
@@ -98,7 +98,7 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
             if training and self._mix is not None:
                 inputs, scores = self._erase_and_mix(inputs, scores)
             fields['gt_score'] = scores
-        return dict(inputs=inputs, data_samples=samples_of(**fields))
+        return dict(inputs=inputs, data_samples=_samples_of(**fields))
 
     def _augment(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         inputs = self.cast_data(inputs)
@@ -116,3 +116,14 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
         if self._erasing.probability > 0:
             self._erasing.device = inputs.device
             self._erasing(inputs)  # in place: they are this batch's alone
+
+
+def _samples_of(**fields: torch.Tensor) -> list[DataSample]:
+    """B samples, each with a row of these fields (B, ...)."""
+    made = []
+    for rows in zip(*(value.unbind() for value in fields.values())):
+        sample = DataSample()
+        for name, row in zip(fields, rows):
+            sample.set_field(row, name, dtype=torch.Tensor)
+        made.append(sample)
+    return made

@@ -18,6 +18,10 @@ class HistoryHook(Hook):
 
     priority = 'VERY_HIGH'  # before this iteration's values are added
 
+    def __init__(self):
+        self.default: dict[str, float] = {}  # a validation alone has nothing to bound
+        self.asked: dict[str, float] = {}
+
     def before_train(self, runner) -> None:
         """See what the log reads."""
         processor = runner.log_processor
@@ -26,12 +30,12 @@ class HistoryHook(Hook):
             lengths['val'] = len(runner.val_loop.dataloader)
         # At the end of a validation the log reads all of it.
         self.default = dict(train=max(KEPT, processor.window_size), val=max(KEPT, lengths.get('val', 0)))
-        self.asked: dict[str, float] = {}
+        self.asked = {}
         for cfg in processor.custom_cfg:
             window = cfg.get('window_size', 'global')
             for mode, length in lengths.items():
                 name = cfg['data_src'] if processor.log_with_hierarchy else f'{mode}/{cfg["data_src"]}'
-                number = dict({'epoch': length, 'global': float('inf')}).get(window, window)
+                number = {'epoch': length, 'global': float('inf')}.get(window, window)
                 self.asked[name] = max(number, self.asked.get(name, 0))
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
@@ -39,9 +43,8 @@ class HistoryHook(Hook):
         self._bound(runner.message_hub.log_scalars)
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        """As in training; a validation alone has nothing to bound."""
-        if hasattr(self, 'default'):
-            self._bound(runner.message_hub.log_scalars)
+        """As in training."""
+        self._bound(runner.message_hub.log_scalars)
 
     def _bound(self, scalars: dict):
         for name, buffer in scalars.items():

@@ -137,11 +137,9 @@ def _of_image(runner, model) -> Iterator[str]:
 
 
 def _of_batch(runner, model) -> Iterator[str]:
-    collate = runner.train_dataloader.collate_fn
-    preprocessor = model.data_preprocessor
-    if getattr(collate, 'func', collate) is labels_collate and not isinstance(
-        preprocessor, DeiTDataPreprocessor
-    ):
+    collate, preprocessor = runner.train_dataloader.collate_fn, model.data_preprocessor
+    collate = getattr(collate, 'func', collate)  # mmengine makes a partial of it
+    if collate is labels_collate and not isinstance(preprocessor, DeiTDataPreprocessor):
         yield (
             f'labels_collate is for DeiTDataPreprocessor, and the data_preprocessor is a '
             f"{type(preprocessor).__name__}: set `train_dataloader.collate_fn.type='default_collate'`"
