@@ -81,9 +81,8 @@ def export(
         written = osp.join(scratch, 'float' + SUFFIX[to])
         write_whole(written, _program(classifier, samples, to))
         programs['exported'] = run(written, classifier.names)
-        tolerance = TOLERANCE_OF_PIXELS if preprocess else TOLERANCE
         result: dict = dict(output=output)
-        result['differences'] = _compare(classifier, programs['exported'], samples, tolerance)
+        result['differences'] = _compare(classifier, programs['exported'], samples, _tolerance(samples))
         if int8:
             source, written = written, osp.join(scratch, 'int8.onnx')
             quantize(source, written, int8, (samples.read([path]).given for path in paths))
@@ -150,6 +149,10 @@ def _check(to: str, dynamic: Sequence[str], preprocess: bool, int8: str | None, 
 def _logits(classifier: ExportedClassifier, sample: Sample) -> dict[str, torch.Tensor]:
     """The model's own, by the names of the outputs."""
     return dict(zip(classifier.names, classifier.of_prepared(sample.prepared)))
+
+
+def _tolerance(samples: Samples) -> float:
+    return TOLERANCE_OF_PIXELS if samples.whole else TOLERANCE
 
 
 def _compare(
