@@ -9,19 +9,22 @@ from mmpretrain.structures import DataSample
 
 
 @FUNCTIONS.register_module()
-def labels_collate(samples: Sequence[dict]) -> dict:
+def labels_collate(samples: Sequence[dict] | dict) -> dict:
     """Batch images and labels, for training with :class:`DeiTDataPreprocessor`, which makes the samples.
 
     A ``DataSample`` for each image takes the main process some time to receive, and a file descriptor for
     its label. What is neither image nor label, such as the path, is left out.
 
     Args:
-        samples (Sequence[dict]): B times ``inputs`` (C, H, W) and ``data_samples``, as of ``PackInputs``.
+        samples (Sequence[dict] | dict): B times ``inputs`` (C, H, W) and ``data_samples``, as of
+            ``PackInputs``; or a batch that the data set has filled, which stays as it is.
 
     Returns:
         dict: ``inputs`` (B, C, H, W) and ``labels`` (B, ), int64; as mmengine's ``default_collate`` where an
         image has no label, several, or scores.
     """
+    if isinstance(samples, dict):
+        return samples
     labels = [_label(sample) for sample in samples]
     if any(label is None for label in labels):
         return default_collate(samples)

@@ -11,6 +11,7 @@ from mmpretrain.registry import DATASETS
 from PIL import Image
 
 from ..messages import shown, some
+from .filling import FillsBatches
 from .jpeg import describe_broken
 
 # What the header of a CSV may call the path and the class.
@@ -31,7 +32,7 @@ def broken_image(path: str) -> str:
 
 
 @DATASETS.register_module()
-class ImageFolder(CustomDataset):
+class ImageFolder(FillsBatches, CustomDataset):
     """Images with one folder for each class, or by a list.
 
     mmpretrain's ``CustomDataset``, with three differences. The error about a broken image names it, whatever

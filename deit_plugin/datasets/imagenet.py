@@ -12,10 +12,11 @@ from mmpretrain.datasets import ImageNet
 from mmpretrain.registry import DATASETS
 
 from ..messages import some
+from .filling import FillsBatches
 
 
 @DATASETS.register_module()
-class ImageNet1k(ImageNet):
+class ImageNet1k(FillsBatches, ImageNet):
     """mmpretrain's ``ImageNet`` with a short start, which says how to prepare the data where these are
     missing.
 

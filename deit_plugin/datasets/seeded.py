@@ -12,6 +12,9 @@ import torch
 from mmengine.dist import get_dist_info, get_rank
 from torch.utils.data import DataLoader, Sampler
 
+from .collate import labels_collate
+from .filling import FillsBatches
+
 
 def seed_cpu(*place) -> int:
     """Seed Python's, numpy's and torch's global generators on the CPU.
@@ -39,19 +42,21 @@ class PlacedIndex(int):
     Args:
         index (int): The index in the dataset.
         place (tuple[int]): Seed, epoch and position in the epoch.
+        step (int): From the position to that of the next sample of a batch,
+            whose index may then be a plain ``int``. Defaults to 1.
     """
 
-    def __new__(cls, index: int, place: tuple):
+    def __new__(cls, index: int, place: tuple, step: int = 1):
         self = super().__new__(cls, index)
-        self.place = place
+        self.place, self.step = place, step
         return self
 
     def __getnewargs__(self):
-        return int(self), self.place
+        return int(self), self.place, self.step
 
 
 class PlacedSampler(Sampler):
-    """Another sampler's indices, as :class:`PlacedIndex`.
+    """Another sampler's indices, the first of each batch as :class:`PlacedIndex`.
 
     The position counts over all processes: it is i * W + r for the i-th index
     of process r of W, so that no two samples of an epoch share one, nor do
@@ -60,21 +65,26 @@ class PlacedSampler(Sampler):
     Args:
         sampler (Sampler): The sampler of this process.
         seed (int): The same in all processes.
+        batch_size (int): Defaults to 1: each index knows its place.
 
     Attributes:
         epoch (int): Of the next pass; each pass adds one.
     """
 
-    def __init__(self, sampler: Sized, seed: int):
+    def __init__(self, sampler: Sized, seed: int, batch_size: int = 1):
         self.sampler = sampler
         self.seed = seed
+        self.batch_size = batch_size
         self.epoch = 0
 
-    def __iter__(self) -> Iterator[PlacedIndex]:
+    def __iter__(self) -> Iterator[int]:
         rank, processes = get_dist_info()
         epoch, self.epoch = self.epoch, self.epoch + 1
         for i, index in enumerate(self.sampler):
-            yield PlacedIndex(index, (self.seed, epoch, i * processes + rank))
+            if i % self.batch_size:
+                yield int(index)  # quicker to send to a worker
+            else:
+                yield PlacedIndex(index, (self.seed, epoch, i * processes + rank), processes)
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -110,9 +120,10 @@ def place_draws(loader: DataLoader, seed: int) -> PlacedSampler:
     sampler.seed = seed
     if hasattr(sampler, '_indices_of_rank'):  # InfiniteSampler's, begun
         sampler.indices = sampler._indices_of_rank()
-    placed = PlacedSampler(sampler, seed)
+    placed = PlacedSampler(sampler, seed, loader.batch_sampler.batch_size)
     loader.batch_sampler.sampler = placed
-    draw_by_place(loader.dataset)
+    collate = getattr(loader.collate_fn, 'func', loader.collate_fn)  # mmengine makes a partial of it
+    draw_by_place(loader.dataset, filled=collate is labels_collate)
     return placed
 
 
@@ -127,7 +138,7 @@ def seed_iteration(seed: int, iteration: int):
     torch.manual_seed(seed_cpu('iteration', seed, iteration, get_rank()))
 
 
-def draw_by_place(dataset):
+def draw_by_place(dataset, filled: bool = False):
     """Seed a data set's draws by the place of each sample.
 
     A DataLoader asks a dataset for a whole batch where it has ``__getitems__``. It is given one here;
@@ -136,14 +147,19 @@ def draw_by_place(dataset):
 
     Args:
         dataset (Dataset): Any dataset with indices. A second call changes nothing.
+        filled (bool): Whether the loader takes a batch that the dataset has filled
+            (:class:`FillsBatches`). Defaults to False.
     """
     own = getattr(dataset, '__getitems__', None)
     if isinstance(own, partial) and own.func is get_placed_items:
         return
-    dataset.__getitems__ = partial(get_placed_items, dataset, own)
+    filled = filled and own is None and isinstance(dataset, FillsBatches) and dataset.can_fill()
+    dataset.__getitems__ = partial(get_placed_items, dataset, own, filled=filled)
 
 
-def get_placed_items(dataset, own: Callable | None, indices: Sequence[int]) -> list:
+def get_placed_items(
+    dataset, own: Callable | None, indices: Sequence[int], filled: bool = False
+) -> list | dict:
     """The samples of a batch, each drawn by its place.
 
     The generators are afterwards in the state that they had before.
@@ -151,17 +167,17 @@ def get_placed_items(dataset, own: Callable | None, indices: Sequence[int]) -> l
     Args:
         dataset (Dataset): Any dataset with indices.
         own (Callable, optional): The ``__getitems__`` that it had before.
-        indices (Sequence[int]): A plain ``int`` among them is fetched without seeding.
+        indices (Sequence[int]): A plain ``int`` has the place after that of the index before it, and
+            none before the first :class:`PlacedIndex`.
+        filled (bool): Whether the dataset fills the batch. Defaults to False.
     """
     with draws_put_back():
+        placed = _placed(indices)
+        if filled:
+            return dataset.fill_batch(placed, len(indices))
         if own is not None:
-            _seed(indices[0])
-            return own([int(index) for index in indices])
-        samples = []
-        for index in indices:
-            _seed(index)
-            samples.append(dataset[int(index)])
-        return samples
+            return own([next(placed), *map(int, indices[1:])])
+        return [dataset[index] for index in placed]
 
 
 @contextmanager
@@ -177,6 +193,13 @@ def draws_put_back() -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def _seed(index: int):
-    if isinstance(index, PlacedIndex):
-        seed_cpu('sample', *index.place)
+def _placed(indices: Sequence[int]) -> Iterator[int]:
+    """Each index, after its place was made the seed."""
+    place = None
+    for index in indices:
+        if isinstance(index, PlacedIndex):
+            place, step = index.place, index.step
+        if place is not None:
+            seed_cpu('sample', *place)
+            place = (*place[:-1], place[-1] + step)
+        yield int(index)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from mmengine.logging import print_log
@@ -147,22 +148,43 @@ class LoadRandomResizedCrop(BaseTransform):
             FileNotFoundError: If there is no such file.
             OSError: If the image is broken, unless these are resampled.
         """
-        if 'img' in results:
-            crop, ori_shape = self._crop(results['img'])
-            image = np.ascontiguousarray(crop[..., ::-1])
-        elif (loaded := self._load(results['img_path'])) is None:
+        if (loaded := self._load_crop(results)) is None:
             return None
-        else:
-            image, ori_shape = loaded
-        flip = bool(np.random.random() < self.flip_prob)
-        # Channels from RGB to BGR; columns.
-        image = resize(image, self.size).flip((0, 2) if flip else 0)
+        crop, ori_shape = loaded
+        image, flip = self._finish(crop)
         results['img'] = image.permute(1, 2, 0).numpy()
         results['img_shape'] = results['img'].shape
         results['ori_shape'] = ori_shape
         results['flip'] = flip
         results['flip_direction'] = 'horizontal' if flip else None
         return results
+
+    def load_into(self, out: torch.Tensor, results: dict) -> bool:
+        """Write what :meth:`transform` gives as ``img`` into an array.
+
+        Args:
+            out (torch.Tensor): (3, H, W) uint8.
+            results (dict): As for :meth:`transform`.
+
+        Returns:
+            bool: False if the image is broken and another one is to be taken.
+        """
+        if (loaded := self._load_crop(results)) is None:
+            return False
+        out.copy_(self._finish(loaded[0])[0])
+        return True
+
+    def _load_crop(self, results: dict) -> tuple[np.ndarray, tuple[int, int]] | None:
+        """The crop, (H, W, 3) uint8 RGB, and the image's (height, width)."""
+        if 'img' in results:
+            crop, size = self._crop(results['img'])
+            return np.ascontiguousarray(crop[..., ::-1]), size
+        return self._load(results['img_path'])
+
+    def _finish(self, crop: np.ndarray) -> tuple[torch.Tensor, bool]:
+        """The image, (3, H, W) uint8 BGR, and whether it is flipped."""
+        flip = bool(np.random.random() < self.flip_prob)
+        return resize(crop, self.size).flip((0, 2) if flip else 0), flip
 
 
 def _check_range(name: str, values: Sequence[float], limit: float):

@@ -1,0 +1,60 @@
+"""Batches that a worker writes into one array."""
+
+from collections.abc import Iterator
+from numbers import Integral
+
+import torch
+from mmpretrain.datasets import PackInputs
+from torch.utils.data import get_worker_info
+
+from .transforms import LoadRandomResizedCrop
+
+
+class FillsBatches:
+    """For a data set of mmengine that can write a whole batch into one array.
+
+    A sample for each image, its dictionaries, and stacking them would take a worker more time. It can where
+    the pipeline ends with :class:`LoadRandomResizedCrop` and ``PackInputs`` and an image has one label.
+    """
+
+    def can_fill(self) -> bool:
+        """Whether a batch can be filled."""
+        *_, load, pack = (None, None, *self.pipeline.transforms)
+        if type(load) is not LoadRandomResizedCrop or type(pack) is not PackInputs or not len(self):
+            return False
+        packs_images = pack.input_key == 'img' and not pack.algorithm_keys
+        return packs_images and isinstance(self.get_data_info(0).get('gt_label'), Integral)
+
+    def fill_batch(self, indices: Iterator[int], number: int) -> dict:
+        """A batch as :func:`labels_collate` makes it.
+
+        Args:
+            indices (Iterator[int]): Of the images. The next one is asked for when an image is done.
+            number (int): How many there are.
+
+        Returns:
+            dict: ``inputs`` (B, 3, H, W), uint8 BGR, and ``labels`` (B, ), int64.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            OSError: If an image is broken, unless these are resampled.
+            RuntimeError: If too many in a row are broken.
+        """
+        load = self.pipeline.transforms[-2]
+        images = torch.empty(number, 3, *load.size, dtype=torch.uint8)
+        if get_worker_info() is not None:
+            images.share_memory_()  # so that it is sent without a copy
+        labels = [self._fill(image, index) for image, index in zip(images, indices)]
+        return dict(inputs=images, labels=torch.tensor(labels))
+
+    def _fill(self, image: torch.Tensor, index: int) -> int:
+        """The label of the image that was written, which is another one if that of the index is broken."""
+        *before, load, _ = self.pipeline.transforms
+        for _ in range(self.max_refetch + 1):
+            results = self.get_data_info(index)
+            for transform in before:
+                results = results and transform(results)
+            if results and load.load_into(image, results):
+                return int(results['gt_label'])
+            index = self._rand_another()
+        raise RuntimeError(f'{self.max_refetch + 1} images in a row cannot be loaded: the warnings name them')
