@@ -1,8 +1,14 @@
 """What only a CUDA device shows."""
 
+import time
+
 import pytest
 import torch
 from conftest import build, make_batch, make_runner, step
+from mmengine.hooks import Hook
+from mmengine.model import ExponentialMovingAverage
+
+from deit_plugin.engine import ForeachEMA
 
 
 @pytest.mark.gpu
@@ -28,3 +34,78 @@ def test_teacher_follows_the_student(distilled_cfg):
     for name, value in on_gpu.items():
         assert value.is_cuda
         torch.testing.assert_close(value.cpu(), on_cpu[name], atol=1e-2, rtol=1e-2)
+
+
+class Strict(Hook):
+    """Lets nothing wait for the device in an iteration, and measures how long the host takes for one."""
+
+    priority = 0  # first of all
+
+    def __init__(self, iteration, sleep=0):
+        self.iteration, self.sleep, self.took = iteration, sleep, None
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.iteration:
+            torch.cuda.synchronize()
+            torch.cuda._sleep(self.sleep)  # cycles for which the device is busy
+            self.start = time.perf_counter()
+            torch.cuda.set_sync_debug_mode('error')
+
+
+class Lenient(Hook):
+    priority = 100  # last of all
+
+    def __init__(self, strict):
+        self.strict = strict
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        torch.cuda.set_sync_debug_mode('default')
+        if runner.iter == self.strict.iteration:
+            self.strict.took = time.perf_counter() - self.strict.start
+            torch.cuda.synchronize()
+            self.strict.device_took = time.perf_counter() - self.strict.start
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16', 'float32'])
+def test_the_host_waits_in_no_iteration(drawing_model, tmp_path, quick, dtype):
+    """With all that the recipe draws, the losses of which one is checked, and a moving average."""
+    kind = dict(type='OptimWrapper') if dtype == 'float32' else dict(type='AmpOptimWrapper', dtype=dtype)
+    strict = Strict(iteration=4, sleep=2_000_000_000)
+    runner = make_runner(
+        drawing_model,
+        tmp_path,
+        scores=(1.0,),
+        train_dataloader=dict(
+            dataset=dict(type='Noise', size=64),
+            batch_size=8,
+            pin_memory=True,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='labels_collate'),
+        ),
+        optim_wrapper=dict(
+            **kind, constructor='GroupedOptimWrapperConstructor', optimizer=dict(type='AdamW')
+        ),
+        custom_hooks=[dict(type='EMAHook', ema_type='ForeachEMA')],
+    )
+    runner.register_hook(strict)
+    runner.register_hook(Lenient(strict))
+    try:
+        runner.train()
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    assert strict.took < strict.device_took / 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_the_moving_average_is_mmengines(dtype):
+    model = torch.nn.Sequential(torch.nn.Linear(99, 77), torch.nn.BatchNorm1d(77)).to('cuda', dtype)
+    averages = [cls(model, momentum=4e-5) for cls in (ExponentialMovingAverage, ForeachEMA)]
+    for _ in range(5):
+        for value in model.parameters():
+            value.data.normal_()
+        for average in averages:
+            average.update_parameters(model)
+    for expected, given in zip(averages[0].state_dict().values(), averages[1].state_dict().values()):
+        torch.testing.assert_close(given, expected, rtol=1e-6, atol=1e-9)

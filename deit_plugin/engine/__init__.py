@@ -1,3 +1,4 @@
+from .ema import ForeachEMA
 from .hooks import *
 from .hooks import __all__ as _hooks
 from .loops import TeacherLabelLoop
@@ -9,6 +10,7 @@ __all__ = [
     'DeiTLR',
     'DeiTRunner',
     'FineTuneRunner',
+    'ForeachEMA',
     'GroupedOptimWrapperConstructor',
     'TeacherLabelLoop',
     *_hooks,
