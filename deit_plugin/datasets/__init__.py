@@ -4,7 +4,7 @@ from .image_folder import ImageFolder
 from .image_processor import DeiTImageProcessor
 from .imagenet import ImageNet1k
 from .samplers import RepeatedAugmentSampler
-from .transforms import LoadImage, LoadRandomResizedCrop, ReverseChannels
+from .transforms import LoadImage, LoadRandomResizedCrop, ReverseChannels, TorchResizeEdge
 
 __all__ = [
     'DeiTImageProcessor',
@@ -15,5 +15,6 @@ __all__ = [
     'LoadRandomResizedCrop',
     'RepeatedAugmentSampler',
     'ReverseChannels',
+    'TorchResizeEdge',
     'labels_collate',
 ]

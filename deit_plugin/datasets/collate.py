@@ -6,6 +6,7 @@ import torch
 from mmengine.dataset import default_collate
 from mmengine.registry import FUNCTIONS
 from mmpretrain.structures import DataSample
+from torch.utils.data import get_worker_info
 
 
 @FUNCTIONS.register_module()
@@ -30,6 +31,12 @@ def labels_collate(samples: Sequence[dict] | dict) -> dict:
         return default_collate(samples)
     inputs = torch.utils.data.default_collate([sample['inputs'] for sample in samples])
     return dict(inputs=inputs, labels=torch.cat(labels))
+
+
+def empty_to_send(*shape: int) -> torch.Tensor:
+    """An uint8 array for a part of a batch; a worker shares its memory, so that it is sent without a copy."""
+    array = torch.empty(shape, dtype=torch.uint8)
+    return array if get_worker_info() is None else array.share_memory_()
 
 
 def _label(sample: dict) -> torch.Tensor | None:

@@ -1,12 +1,14 @@
 """Batches that a worker writes into one array."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from numbers import Integral
 
 import torch
 from mmpretrain.datasets import PackInputs
-from torch.utils.data import get_worker_info
 
+from .collate import empty_to_send
+from .pieces import Pieces
 from .transforms import LoadRandomResizedCrop
 
 
@@ -33,7 +35,8 @@ class FillsBatches:
             number (int): How many there are.
 
         Returns:
-            dict: ``inputs`` (B, 3, H, W), uint8 BGR, and ``labels`` (B, ), int64.
+            dict: ``inputs`` (B, 3, H, W), uint8 BGR, and ``labels`` (B, ), int64; in place of
+            ``inputs`` what :class:`Pieces` makes, if the device resizes.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -41,20 +44,21 @@ class FillsBatches:
             RuntimeError: If too many in a row are broken.
         """
         load = self.pipeline.transforms[-2]
-        images = torch.empty(number, 3, *load.size, dtype=torch.uint8)
-        if get_worker_info() is not None:
-            images.share_memory_()  # so that it is sent without a copy
-        labels = [self._fill(image, index) for image, index in zip(images, indices)]
+        if load.on_device is not None:
+            pieces = Pieces(load.size)
+            labels = [self._fill(partial(load.send, pieces), index) for index in indices]
+            return dict(pieces.batch(), labels=torch.tensor(labels))
+        images = empty_to_send(number, 3, *load.size)
+        labels = [self._fill(partial(load.load_into, image), index) for image, index in zip(images, indices)]
         return dict(inputs=images, labels=torch.tensor(labels))
 
-    def _fill(self, image: torch.Tensor, index: int) -> int:
-        """The label of the image that was written, which is another one if that of the index is broken."""
-        *before, load, _ = self.pipeline.transforms
+    def _fill(self, put: Callable[[dict], bool], index: int) -> int:
+        """The label of the image that was put, which is another one if that of the index is broken."""
         for _ in range(self.max_refetch + 1):
             results = self.get_data_info(index)
-            for transform in before:
+            for transform in self.pipeline.transforms[:-2]:
                 results = results and transform(results)
-            if results and load.load_into(image, results):
+            if results and put(results):
                 return int(results['gt_label'])
             index = self._rand_another()
         raise RuntimeError(f'{self.max_refetch + 1} images in a row cannot be loaded: the warnings name them')

@@ -9,9 +9,11 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmengine import fileio
 from mmengine.logging import print_log
+from mmpretrain.datasets.transforms import ResizeEdge
 from mmpretrain.registry import TRANSFORMS
 
 from .jpeg import choose_decoder, decode, describe_broken, read_header, resize
+from .pieces import Pieces
 
 
 @TRANSFORMS.register_module()
@@ -54,6 +56,11 @@ class LoadRandomResizedCrop(BaseTransform):
             the dataset takes another sample; ``num_broken`` counts them, in
             each worker process for itself. A file that cannot be read is an
             error in any case. Defaults to ``'raise'``.
+        on_device (str, optional): What is left to the device, where a worker
+            fills whole batches (:class:`FillsBatches`). ``'resize'``: crops
+            are sent at their own sizes. ``'decode'``: files are sent, and a
+            GPU decodes them. See :func:`images_of` for what differs.
+            Defaults to None.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -68,6 +75,7 @@ class LoadRandomResizedCrop(BaseTransform):
         flip_prob: float = 0.5,
         decoder: str = 'auto',
         broken: str = 'raise',
+        on_device: str | None = None,
     ):
         self.size = (scale, scale) if isinstance(scale, int) else tuple(scale)
         if len(self.size) != 2 or not all(isinstance(s, int) and s > 0 for s in self.size):
@@ -78,6 +86,9 @@ class LoadRandomResizedCrop(BaseTransform):
             raise ValueError(f'flip_prob={flip_prob!r} must be in [0, 1]')
         if broken not in ('raise', 'resample'):
             raise ValueError(f"broken={broken!r} is unknown: choose 'raise' or 'resample'")
+        if on_device not in (None, 'resize', 'decode'):
+            raise ValueError(f"on_device={on_device!r} is unknown: choose 'resize', 'decode' or None")
+        self.on_device = on_device
         self.crop_ratio_range = tuple(crop_ratio_range)
         self.aspect_ratio_range = tuple(aspect_ratio_range)
         self.flip_prob = flip_prob
@@ -174,6 +185,26 @@ class LoadRandomResizedCrop(BaseTransform):
         out.copy_(self._finish(loaded[0])[0])
         return True
 
+    def send(self, pieces: Pieces, results: dict) -> bool:
+        """Add to a batch what the device makes that image of.
+
+        Args:
+            pieces (Pieces): The batch.
+            results (dict): As for :meth:`transform`.
+
+        Returns:
+            bool: As for :meth:`load_into`.
+        """
+        if self.on_device == 'decode' and 'img' not in results:
+            data = fileio.get(results['img_path'])
+            if (header := read_header(data)) is not None:
+                pieces.add_file(data, self.crop_box(*header[:2]), self._draw_flip())
+                return True
+        if (loaded := self._load_crop(results)) is None:
+            return False
+        pieces.add_crop(loaded[0], self._draw_flip())
+        return True
+
     def _load_crop(self, results: dict) -> tuple[np.ndarray, tuple[int, int]] | None:
         """The crop, (H, W, 3) uint8 RGB, and the image's (height, width)."""
         if 'img' in results:
@@ -183,8 +214,11 @@ class LoadRandomResizedCrop(BaseTransform):
 
     def _finish(self, crop: np.ndarray) -> tuple[torch.Tensor, bool]:
         """The image, (3, H, W) uint8 BGR, and whether it is flipped."""
-        flip = bool(np.random.random() < self.flip_prob)
+        flip = self._draw_flip()
         return resize(crop, self.size).flip((0, 2) if flip else 0), flip
+
+    def _draw_flip(self) -> bool:
+        return bool(np.random.random() < self.flip_prob)
 
 
 def _check_range(name: str, values: Sequence[float], limit: float):
@@ -226,6 +260,28 @@ class LoadImage(BaseTransform):
         results['img'] = np.ascontiguousarray(image[..., ::-1])
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
+
+
+@TRANSFORMS.register_module()
+class TorchResizeEdge(ResizeEdge):
+    """mmpretrain's ``ResizeEdge`` with the resize of :class:`LoadRandomResizedCrop`, for evaluation.
+
+    It stands for ``backend='pillow', interpolation='bicubic'`` in less time, where a level of difference in
+    some values does not matter.
+
+    Args:
+        scale (int): The length of that edge in pixels.
+        edge (str): ``'short'``, ``'long'``, ``'width'`` or ``'height'``. Defaults to ``'short'``.
+    """
+
+    def __init__(self, scale: int, edge: str = 'short'):
+        super().__init__(scale, edge, backend='pillow', interpolation='bicubic')
+
+    def _resize_img(self, results: dict) -> None:
+        (width, height), image = results['scale'], results['img']
+        results['scale_factor'] = width / image.shape[1], height / image.shape[0]
+        results['img'] = resize(np.ascontiguousarray(image), (height, width)).permute(1, 2, 0).numpy()
+        results['img_shape'] = height, width
 
 
 @TRANSFORMS.register_module()

@@ -8,6 +8,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from timm.data.random_erasing import RandomErasing
 
+from ..datasets.pieces import images_of
 from .rand_augment import RandAugment
 
 
@@ -64,6 +65,9 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """As ``ClsDataPreprocessor``, with the augmentation in training."""
+        if 'pieces' in data:
+            made = images_of(data, self.device).flip(1)  # BGR, as mmpretrain has it
+            data = dict(inputs=made, labels=data['labels'])
         if 'labels' in data:
             return self._of_labels(data, training)
         if data['inputs'][0].is_floating_point():

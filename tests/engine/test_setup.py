@@ -42,6 +42,19 @@ def test_batches_of_labels_need_who_makes_samples_of_them(tmp_path):
     dots(tmp_path, model, train_dataloader=loader).train()
 
 
+def test_what_the_device_is_left_with_needs_whole_batches(tmp_path):
+    """`Dots` fills none."""
+    load = dict(type='LoadRandomResizedCrop', scale=32, on_device='resize')
+    loader = dict(
+        dataset=dict(type='Dots', ann_file='', pipeline=[*PIPELINE[:-1], load, PIPELINE[-1]]),
+        batch_size=4,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=True),
+        collate_fn=dict(type='labels_collate'),
+    )
+    refused(tmp_path, "on_device='resize' needs .*, or on_device=None", train_dataloader=loader)
+
+
 def test_what_fits_is_trained_and_said(tmp_path):
     runner = dots(tmp_path, distilled(teacher=teacher_cfg()))
     runner.train()

@@ -12,6 +12,7 @@ from mmpretrain.models import TimmClassifier
 from mmpretrain.registry import HOOKS
 
 from ...datasets import labels_collate
+from ...datasets.filling import FillsBatches
 from ...datasets.seeded import draws_put_back
 from ...messages import some
 from ...models import DeiT, DeiTDataPreprocessor, DistilledClassifier
@@ -137,12 +138,23 @@ def _of_image(runner, model) -> Iterator[str]:
 
 
 def _of_batch(runner, model) -> Iterator[str]:
-    collate, preprocessor = runner.train_dataloader.collate_fn, model.data_preprocessor
-    collate = getattr(collate, 'func', collate)  # mmengine makes a partial of it
+    loader, preprocessor = runner.train_dataloader, model.data_preprocessor
+    collate = getattr(loader.collate_fn, 'func', loader.collate_fn)  # mmengine makes a partial of it
     if collate is labels_collate and not isinstance(preprocessor, DeiTDataPreprocessor):
         yield (
             f'labels_collate is for DeiTDataPreprocessor, and the data_preprocessor is a '
             f"{type(preprocessor).__name__}: set `train_dataloader.collate_fn.type='default_collate'`"
+        )
+    steps = getattr(getattr(loader.dataset, 'pipeline', None), 'transforms', ())
+    left = [step.on_device for step in steps if getattr(step, 'on_device', None)]
+    filled = (
+        collate is labels_collate and isinstance(loader.dataset, FillsBatches) and loader.dataset.can_fill()
+    )
+    if left and not filled:
+        yield (
+            f'on_device={left[0]!r} needs LoadRandomResizedCrop and PackInputs at the end of the pipeline, '
+            "ImageNet1k or ImageFolder with labels, and `train_dataloader.collate_fn.type='labels_collate'`: "
+            'set these, or on_device=None'
         )
 
 
