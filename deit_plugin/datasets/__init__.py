@@ -1,3 +1,4 @@
+from .cached import LoadCached
 from .collate import labels_collate
 from .digits import Digits
 from .image_folder import ImageFolder
@@ -11,6 +12,7 @@ __all__ = [
     'Digits',
     'ImageFolder',
     'ImageNet1k',
+    'LoadCached',
     'LoadImage',
     'LoadRandomResizedCrop',
     'RepeatedAugmentSampler',
