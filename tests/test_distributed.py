@@ -16,6 +16,8 @@ from mmengine.hooks import Hook
 from mmengine.model import MMDistributedDataParallel
 from trainings import resumed, same, training
 
+from deit_plugin.datasets import ImageNet1k
+
 
 @pytest.fixture(scope='module')
 def processes():
@@ -164,3 +166,35 @@ def test_gradients_of_two_processes_are_resumed(processes, drawing_model, tmp_pa
     whole = tmp_path / 'whole'
     assert 'gradients' in torch.load(whole / 'epoch_1.pth')
     assert same(whole / 'epoch_2.pth', tmp_path / 'again' / 'epoch_2.pth')
+
+
+def list_images(rank, folder):
+    """What each process finds, and what it reads of the disk."""
+    read, scandir = [], os.scandir
+    os.scandir = lambda path: read.append(path) or scandir(path)
+    try:
+        dataset = ImageNet1k(data_root=folder, split='train', metainfo=dict(classes=['a', 'b']))
+        return dataset.listing.tobytes(), dataset.folder_to_idx, len(read)
+    except Exception as error:
+        return repr(error), None, len(read)
+    finally:
+        os.scandir = scandir
+
+
+def test_one_process_lists_the_images_for_all(processes, tmp_path):
+    for name in ('a/1.jpg', 'a/2.jpg', 'b/3.jpg'):
+        path = tmp_path / 'train' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    first, second = run(processes, list_images, tmp_path)
+    assert first == (b'a/1.jpg\x000\x00a/2.jpg\x000\x00b/3.jpg\x001\x00', dict(a=0, b=1), 3)
+    assert second == (*first[:2], 0)
+
+
+@pytest.mark.parametrize('missing, message', [('train', 'ImageNet is not at'), ('train/b', 'has 1 folders')])
+def test_what_the_first_process_misses_is_told_by_all(missing, message, processes, tmp_path):
+    for name in ('train/a', missing):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+    (tmp_path / missing).rename(tmp_path / 'elsewhere')
+    (first, *_), (second, *_) = run(processes, list_images, tmp_path)
+    assert first == second and message in first

@@ -3,16 +3,32 @@
 import logging
 import os
 import os.path as osp
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.fileio import join_path, list_from_file
 from mmengine.logging import print_log
 from mmpretrain.datasets import ImageNet
 from mmpretrain.registry import DATASETS
+from torch.utils.data import get_worker_info
 
 from ..messages import some
 from .filling import FillsBatches
+
+
+def of_the_first(function: Callable):
+    """What a function returns in the first process, in all of them. So do they raise what it raises."""
+    done: list = [None]
+    if is_main_process():
+        try:
+            done = [function()]
+        except Exception as error:  # else the others would wait
+            done = [error]
+    broadcast_object_list(done)
+    if isinstance(done[0], Exception):
+        raise done[0]
+    return done[0]
 
 
 @DATASETS.register_module()
@@ -31,8 +47,18 @@ class ImageNet1k(FillsBatches, ImageNet):
         ValueError: If it has no images, or another number of classes.
     """
 
-    def full_init(self):
-        """Read the list of images."""
+    def load_data_list(self) -> list[bytes]:
+        """The images, each as its path below the folder, its label, and a zero byte behind both.
+
+        Of several processes the first one lists for all, so all must call it, as mmengine's runner does. In
+        a worker of a DataLoader, which is alone, it lists for itself.
+        """
+        alone = get_world_size() == 1 or get_worker_info() is not None
+        records, self.folder_to_idx = self._read() if alone else of_the_first(self._read)
+        self._check_folder()
+        return records
+
+    def _check_folder(self):
         folder = self.img_prefix
         if '://' not in folder and not osp.isdir(folder):
             raise FileNotFoundError(
@@ -43,17 +69,19 @@ class ImageNet1k(FillsBatches, ImageNet):
                 'n01440764/*.JPEG. If it lies elsewhere, link the folder: '
                 '`mkdir -p data && ln -s FOLDER data/imagenet`'
             )
-        super().full_init()
 
-    def load_data_list(self) -> list[bytes]:
-        """The images, each as its path below the folder, its label, and a zero byte behind both."""
+    def _read(self) -> tuple[list[bytes], dict[str, int]]:
+        """The records, and the label of each folder."""
+        self._check_folder()
+        self.folder_to_idx: dict[str, int] = {}
         samples: Iterator[tuple[str, object]]
         if not self.ann_file and self.with_label and '://' not in self.img_prefix:
             samples = self._listed()
         else:
             lines = list_from_file(self.ann_file) if self.ann_file else self._find_samples()
             samples = map(self._of_line, lines)
-        return [f'{name}\0{label}\0'.encode(errors='surrogateescape') for name, label in samples]
+        records = [f'{name}\0{label}\0'.encode(errors='surrogateescape') for name, label in samples]
+        return records, self.folder_to_idx
 
     def _of_line(self, line) -> tuple[str, object]:
         if not self.with_label:
