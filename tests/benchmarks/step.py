@@ -30,7 +30,14 @@ from timm.task import TokenDistillationTask
 import deit_plugin  # noqa: F401
 
 CONFIGS = osp.join(osp.dirname(osp.abspath(__file__)), '..', '..', 'configs')
-FLOPS = dict(tiny=1.265e9, small=4.633e9, base=17.674e9)  # multiply-adds
+# Multiply-adds of an image in a forward pass, as `complexity.py` counts them.
+FLOPS = dict(tiny=1.265e9, small=4.633e9, base=17.674e9, base_384=55.645e9)
+TEACHER_FLOPS = dict(regnety_160=15.96e9)  # at 224, from timm's results
+
+
+def side_of(size):
+    """Height and width of the images."""
+    return 384 if size.endswith('_384') else 224
 
 
 def autocast(args):
@@ -39,54 +46,83 @@ def autocast(args):
     )
 
 
-def ours(size, args):
-    """A training step of ours, and the model."""
-    cfg = Config.fromfile(osp.join(CONFIGS, f'deit_{size}_distilled.py'))
+def model_of_ours(size, args, **backbone):
+    """Our model in training, and its config; further arguments of the backbone."""
+    arch, *fine_tuned = size.split('_')
+    cfg = Config.fromfile(osp.join(CONFIGS, '_'.join(['deit', arch, 'distilled', *fine_tuned]) + '.py'))
     cfg.model.teacher = dict(type='TimmClassifier', model_name=args.teacher, num_classes=1000)
     cfg.model.data_preprocessor = cfg.data_preprocessor
+    cfg.model.backbone.update(backbone)
+    if isinstance(cfg.model.backbone.arch, dict):
+        cfg.model.head.in_channels = cfg.model.backbone.arch['embed_dims']
     cfg.optim_wrapper.type = 'OptimWrapper'
     for key in ('dtype', 'loss_scale'):
         cfg.optim_wrapper.pop(key)
     model = MODELS.build(cfg.model).to(args.device).train()
-    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     if args.compile:
         model.backbone.compile()
         model.teacher.compile_kwargs = {}
+    return model, cfg
+
+
+def loss_of_ours(model, args, images, target):
+    with autocast(args):
+        losses = model.loss(images, [DataSample().set_gt_score(t) for t in target])
+    return model.parse_losses(losses)[0]
+
+
+def ours(size, args, **backbone):
+    """A training step of ours, and the model."""
+    model, cfg = model_of_ours(size, args, **backbone)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
 
     def step(images, target):
-        with autocast(args):
-            losses = model.loss(images, [DataSample().set_gt_score(t) for t in target])
-        loss, _ = model.parse_losses(losses)
-        wrapper.update_params(loss)
+        wrapper.update_params(loss_of_ours(model, args, images, target))
 
     return step, model
 
 
-def timms(size, args):
-    """A training step of timm's."""
-    student = timm.create_model(f'deit_{size}_distilled_patch16_224', drop_path_rate=0.1)
-    teacher = timm.create_model(args.teacher, num_classes=1000).eval()
+def task_of_timms(size, args, **student):
+    """timm's task in training, of the same size."""
+    side = side_of(size)
+    student = {'img_size': side, 'drop_path_rate': 0.1 if side == 224 else 0.0, **student}
+    name = f'deit_{size.split("_")[0]}_distilled_patch16_224'
     task = TokenDistillationTask(
-        student.to(args.device),
-        teacher.to(args.device),
+        timm.create_model(name, **student).to(args.device),
+        timm.create_model(args.teacher, num_classes=1000).eval().to(args.device),
         criterion=SoftTargetCrossEntropy(),
         distill_type='hard',
         task_loss_weight=0.5,
         device=torch.device(args.device),
         verbose=False,
     ).train()
-    optimizer = create_optimizer_v2(student, 'adamw', lr=1e-3, weight_decay=0.05)
     if args.compile:
         task.compile()
+    return task
+
+
+def loss_of_timms(task, args, images, target):
+    with autocast(args):
+        return task(images, target)['loss']
+
+
+def timms(size, args, **student):
+    """A training step of timm's."""
+    task = task_of_timms(size, args, **student)
+    optimizer = create_optimizer_v2(task.trainable_module, 'adamw', lr=1e-3, weight_decay=0.05)
 
     def step(images, target):
-        with autocast(args):
-            loss = task(images, target)['loss']
-        loss.backward()
+        loss_of_timms(task, args, images, target).backward()
         optimizer.step()
         optimizer.zero_grad()
 
     return step
+
+
+def batch_of(args, side):
+    """Normalised images and mixed labels."""
+    images = torch.randn(args.batch_size, 3, side, side, device=args.device)
+    return images, torch.rand(args.batch_size, 1000, device=args.device).softmax(1)
 
 
 def clock(function, *inputs):
@@ -128,8 +164,7 @@ def main():
     for size in args.sizes:
         own, model = ours(size, args)
         peer = timms(size, args)
-        images = torch.randn(args.batch_size, 3, 224, 224, device=args.device)
-        target = torch.rand(args.batch_size, 1000, device=args.device).softmax(1)
+        images, target = batch_of(args, side_of(size))
         for step in (own, peer):
             for _ in range(2):
                 step(images, target)
