@@ -9,6 +9,7 @@ device here. Normalising and erasing are left out for all. The CPU time is that 
 """
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import statistics
@@ -17,11 +18,13 @@ import time
 import warnings
 
 import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from photos import machine, write_images
 from timm.data import create_dataset, create_loader
 
+from deit_plugin.apis.cache import cache
 from deit_plugin.datasets.seeded import place_draws
 
 CLASSES = 2
@@ -69,6 +72,12 @@ def timms(folder, args, **kwargs):
     return loader
 
 
+def dataset_of(folder, pipeline, kind='ImageNet1k'):
+    classes = [str(i) for i in range(CLASSES)]
+    images = dict(data_root=folder, split='', data_prefix='train', metainfo=dict(classes=classes))
+    return dict(type=kind, pipeline=pipeline, **images)
+
+
 def mms(folder, args, pipeline, collate, kind='ImageNet1k'):
     """mmengine's loader, with the draws of :class:`SeedHook` for ours."""
     loader = Runner.build_dataloader(
@@ -79,14 +88,7 @@ def mms(folder, args, pipeline, collate, kind='ImageNet1k'):
             drop_last=True,
             collate_fn=dict(type=collate),
             sampler=dict(type='DefaultSampler', shuffle=True),
-            dataset=dict(
-                type=kind,
-                data_root=folder,
-                split='',
-                data_prefix='train',
-                metainfo=dict(classes=[str(i) for i in range(CLASSES)]),
-                pipeline=pipeline,
-            ),
+            dataset=dataset_of(folder, pipeline, kind),
         ),
         seed=0,
     )
@@ -95,12 +97,22 @@ def mms(folder, args, pipeline, collate, kind='ImageNet1k'):
     return loader
 
 
-def loaders(folder, args):
-    pack = dict(type='PackInputs')
+def cached(folder, side=256):
+    """The transform that reads the images from a cache, which is written here."""
+    config, written = f'{folder}/config.py', f'{folder}/cached-{side}'
+    cfg = dict(default_scope='mmpretrain', train_dataloader=dict(dataset=dataset_of(folder, [])))
+    Config(cfg).dump(config)
+    with contextlib.redirect_stdout(None):
+        cache(config, written, side)
+    return dict(type='LoadCached', path=written)
 
-    def ours(**kwargs):
+
+def loaders(folder, args):
+    pack, from_cache = dict(type='PackInputs'), cached(folder)
+
+    def ours(*first, **kwargs):
         load = dict(type='LoadRandomResizedCrop', scale=224, **kwargs)
-        return mms(folder, args, [load, pack], 'labels_collate')
+        return mms(folder, args, [*first, load, pack], 'labels_collate')
 
     recipe = dict(auto_augment='rand-m9-mstd0.5-inc1')
     return {
@@ -110,6 +122,8 @@ def loaders(folder, args):
         'ours': ours(),
         'ours, the device resizes': ours(on_device='resize'),
         'ours, the device decodes': ours(on_device='decode'),
+        'ours, cached at 256': ours(from_cache),
+        'ours, cached, the device resizes': ours(from_cache, on_device='resize'),
     }
 
 
