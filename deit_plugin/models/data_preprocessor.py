@@ -6,9 +6,10 @@ import torch
 from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from timm.data.random_erasing import RandomErasing
 
 from ..datasets.pieces import images_of
+from .erasing import BatchErasing
+from .mixing import SentIndices
 from .rand_augment import RandAugment
 
 
@@ -48,7 +49,7 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
         if not 0 <= erasing <= 1:
             raise ValueError(f'erasing={erasing} is not in [0, 1]')
         self._rand_augment = None if rand_augment is None else RandAugment(**rand_augment)
-        self._erasing = RandomErasing(erasing, mode='pixel', max_count=1)
+        self._erasing = BatchErasing(erasing)
         # It does all but the images.
         self._unnormalized = ClsDataPreprocessor(num_classes=self.num_classes) if normalized_input else None
 
@@ -85,7 +86,7 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
                 data = {**data, 'inputs': self._augment(data['inputs'])}
             data = super().forward(data, training)
         if training and self._mix is None:
-            self._erase(data['inputs'])
+            data['inputs'] = self._erase(data['inputs'])
         return data
 
     def _of_labels(self, data: dict, training: bool) -> dict:
@@ -113,13 +114,13 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
         return self._rand_augment(inputs.flip(1)).flip(1)  # it takes RGB
 
     def _erase_and_mix(self, inputs: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        self._erase(inputs)
-        return self._mix(inputs, scores)
+        inputs = self._erase(inputs)
+        with SentIndices():
+            return self._mix(inputs, scores)
 
-    def _erase(self, inputs: torch.Tensor):
-        if self._erasing.probability > 0:
-            self._erasing.device = inputs.device
-            self._erasing(inputs)  # in place: they are this batch's alone
+    def _erase(self, inputs: torch.Tensor) -> torch.Tensor:
+        # Mostly in place: they are this batch's alone.
+        return self._erasing(inputs) if self._erasing.probability > 0 else inputs
 
 
 def _samples_of(**fields: torch.Tensor) -> list[DataSample]:

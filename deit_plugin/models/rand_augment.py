@@ -1,16 +1,38 @@
 """RandAugment for a whole batch of images, on the device they are on."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Integral
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from .rand_augment_ops import NAMES, OPERATIONS, apply_grouped
+from . import rand_augment_geometry, rand_augment_ops
+from .sending import send_all
 
 MAX_LEVEL = 10.0
+NAMES = (  # in timm's order
+    'AutoContrast',
+    'Equalize',
+    'Invert',
+    'Rotate',
+    'PosterizeIncreasing',
+    'SolarizeIncreasing',
+    'SolarizeAdd',
+    'ColorIncreasing',
+    'ContrastIncreasing',
+    'BrightnessIncreasing',
+    'SharpnessIncreasing',
+    'ShearX',
+    'ShearY',
+    'TranslateXRel',
+    'TranslateYRel',
+)
+KINDS = {**rand_augment_ops.KINDS, **rand_augment_geometry.KINDS}
+# Of each name, the number of its kind, and its place there.
+PLACES = {name: (i, k) for i, names in enumerate(KINDS.values()) for k, name in enumerate(names)}
 
 
 class Plan(NamedTuple):
@@ -18,7 +40,7 @@ class Plan(NamedTuple):
     the CPU, where reading them waits for no device.
 
     Args:
-        ops (torch.Tensor): Indices into ``OPERATIONS``, int64; -1 for none.
+        ops (torch.Tensor): Indices into ``NAMES``, int64; -1 for none.
         levels (torch.Tensor): In [0, 10], float64.
         signs (torch.Tensor): -1 or 1, float64. Like the level, it is without
             meaning for the operations that have none.
@@ -97,7 +119,7 @@ class RandAugment(nn.Module):
         """Draw a plan for ``batch_size`` images, in four calls to
         torch's global generator on the CPU."""
         shape = self.num_ops, batch_size
-        ops = torch.randint(len(OPERATIONS), shape)
+        ops = torch.randint(len(NAMES), shape)
         applied = torch.rand(shape) < self.prob
         noise = torch.randn(shape, dtype=torch.float64)
         levels = self.magnitude + self.magnitude_std * noise
@@ -121,11 +143,46 @@ class RandAugment(nn.Module):
         _check(images)
         if plan.ops.shape[1] != len(images):
             raise ValueError(f'the plan is for {plan.ops.shape[1]} images, not for {len(images)}')
-        rows = list(images)
-        for ops, levels, signs in zip(*plan):
-            names = [NAMES[op] if op >= 0 else None for op in ops.tolist()]
-            rows = apply_grouped(OPERATIONS, rows, names, levels / MAX_LEVEL, signs, self.fill)
-        return torch.stack(rows) if rows else images.clone()
+        size, tensors, steps = tuple(images.shape[2:]), [], []
+        for kind, names, rounds, at in _steps(plan.ops.tolist()):
+            drawn = plan.levels[rounds, at] / MAX_LEVEL, plan.signs[rounds, at]
+            needed, function = kind(names, *drawn, size)
+            steps.append((function, len(needed)))
+            tensors += [torch.tensor(at), *needed]
+        fill = torch.tensor(self.fill, dtype=torch.uint8).view(3, 1, 1)
+        fill, *tensors = send_all([fill, *tensors], images.device)
+        result, sent = images.clone(memory_format=torch.contiguous_format), iter(tensors)
+        for function, count in steps:
+            at, *needed = itertools.islice(sent, count + 1)
+            done = function(result.index_select(0, at), fill, *needed)
+            _wide(result).index_copy_(0, at, _wide(done))
+        return result
+
+
+def _wide(images):
+    """In numbers of 8 bytes, if they fit: those are copied as fast as bytes, one by one."""
+    rows = images.flatten(1)
+    return rows if rows.shape[1] % 8 else rows.view(torch.int64)
+
+
+def _steps(ops: list[list[int]]) -> Iterator[tuple]:
+    """Which kind of operations is done, with their names, rounds and images. It goes through the kinds forth
+    and back, whatever the round: so the last and dearest kind is done once for nearly all that have it."""
+    waiting = {}  # of an image, its operations: number of the kind, place there, round
+    for i, drawn in enumerate(zip(*ops)):
+        if todo := [(*PLACES[NAMES[op]], r) for r, op in enumerate(drawn) if op >= 0]:
+            waiting[i] = todo[::-1]
+    kinds = list(KINDS.items())
+    for number in itertools.cycle([*range(len(kinds)), *range(len(kinds) - 2, 0, -1)]):
+        if not waiting:
+            return
+        at = [i for i, todo in waiting.items() if todo[-1][0] == number]
+        if at:
+            at.sort(key=lambda i: waiting[i][-1][1])
+            done = [waiting[i].pop() for i in at]
+            waiting = {i: todo for i, todo in waiting.items() if todo}
+            kind, names = kinds[number]
+            yield kind, [names[place] for _, place, _ in done], [r for *_, r in done], at
 
 
 def _check(images):

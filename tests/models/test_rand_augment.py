@@ -1,5 +1,6 @@
 """RandAugment of a batch against timm's, which works with Pillow."""
 
+import itertools
 import math
 import random
 
@@ -184,6 +185,19 @@ def test_a_batch_is_its_images():
     for i in range(len(images)):
         alone = augment.apply_plan(images[i : i + 1], Plan(*(part[:, i : i + 1] for part in plan)))
         assert torch.equal(alone[0], together[i])
+
+
+@pytest.mark.parametrize('size', [(33, 45), (40, 40)])
+def test_rounds_follow_each_other(size):
+    """Whatever the order in which the operations of all images are done."""
+    images = mixed(80, *size)
+    plan = RandAugment(num_ops=3, prob=0.9).draw(len(images))
+    for i, names in enumerate(itertools.product(GEOMETRIC, repeat=2)):
+        plan.ops[:2, i] = torch.tensor([NAMES.index(name) for name in names])
+    expected = images
+    for number in range(3):
+        expected = RandAugment().apply_plan(expected, Plan(*(part[number : number + 1] for part in plan)))
+    assert torch.equal(RandAugment().apply_plan(images, plan), expected)
 
 
 @pytest.mark.parametrize('prob', [0.0, 0.9])
