@@ -86,6 +86,17 @@ def test_a_training_gets_crops_of_the_cached_images(data, folder, tmp_path):
         assert (sample['inputs'].permute(1, 2, 0).numpy() == same).all()
 
 
+def test_a_batch_is_filled_with_them(data, folder, tmp_path):
+    dataset = build(data, folder, tmp_path)
+    assert dataset.can_fill()
+    np.random.seed(0)
+    batch = dataset.fill_batch(iter(range(len(dataset))), len(dataset))
+    np.random.seed(0)
+    samples = [dataset[i] for i in range(len(dataset))]
+    assert torch.equal(batch['inputs'], torch.stack([sample['inputs'] for sample in samples]))
+    assert batch['labels'].tolist() == [sample['data_samples'].gt_label.item() for sample in samples]
+
+
 @pytest.mark.parametrize('method', ['fork', 'spawn'])
 def test_each_process_opens_its_own_map(data, folder, tmp_path, method):
     dataset = build(data, folder, tmp_path)
