@@ -1,12 +1,14 @@
 """What only a CUDA device shows."""
 
+import argparse
 import time
 
 import pytest
 import torch
-from conftest import build, make_batch, make_runner, step
+from conftest import ROOT, build, make_batch, make_runner, step
 from mmengine.hooks import Hook
 from mmengine.model import ExponentialMovingAverage
+from mmengine.registry import DefaultScope
 
 from deit_plugin.engine import ForeachEMA
 
@@ -109,3 +111,41 @@ def test_the_moving_average_is_mmengines(dtype):
             average.update_parameters(model)
     for expected, given in zip(averages[0].state_dict().values(), averages[1].state_dict().values()):
         torch.testing.assert_close(given, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'tests' / 'benchmarks')
+    import gpu
+
+    args = argparse.Namespace(
+        **dict(device='cpu', precision='bfloat16', teacher='resnet10t', compile=False, rehearse=True),
+        **dict(batch_size=4, rounds=1, steps=1, peak_tflops=100.0),
+    )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield gpu, args
+
+
+def test_the_benchmark_is_rehearsed(benchmark):
+    gpu, args = benchmark
+    cells = gpu.row_in_time('base_384', args, time.monotonic() + 60)
+    assert len(cells) == len(gpu.COLUMNS) - 3  # size, compiled, batch
+    assert cells[-2:] == ['-', '-'] and all(float(cell) > 0 for cell in cells[:12])
+
+
+def test_the_benchmark_goes_on_after_a_failure_and_when_time_is_over(benchmark):
+    gpu, args = benchmark
+    assert gpu.row_in_time('tiny', args, time.monotonic()) == ['left out: the time is over']
+    (cell,) = gpu.row_in_time('tiny', args, time.monotonic() + 0.01)
+    assert cell == 'TimeoutError: the time was over'
+    args.teacher = 'no_such_teacher'
+    (cell,) = gpu.row_in_time('tiny', args, time.monotonic() + 60)
+    assert 'no_such_teacher' in cell
+
+
+def test_the_share_of_the_peak(benchmark):
+    """8,003 images/s of a ViT-S of 4.6 G multiply-adds are 22 % of an H100, as its anchor has it."""
+    gpu, args = benchmark
+    args.peak_tflops = gpu.PEAKS['H100']
+    assert gpu.share(args, 8003, 4.6e9) == '22.3 %'
+    assert gpu.share(args, 1000, 4.6e9, None) == '-'

@@ -8,7 +8,7 @@ forward pass keeps for the backward pass, each once, without the parameters. Wit
 computed anew at a time, which counts as kept too. Times are of a forward and backward pass in float32.
 
 What fits is an estimate: weights, gradients and the two moments of AdamW (16 bytes a parameter), what is
-kept, and as much as a layer keeps for the gradients that are under way, in 85 % of the card. A live teacher is
+kept, and as much as a layer keeps, for the gradients under way, in 85 % of the card. A live teacher is
 not in it. bfloat16 is the CPU's autocast; float16 takes the same room.
 """
 
@@ -121,13 +121,12 @@ def print_size(size, args, rounds):
         found, layer = lines(size, args)
         timed = f'{time_ratio(size, args, rounds):.2f}' if rounds and args.precision == 'float32' else '-'
         for name, (constant, per_image) in found.items():
-            size_and_share = f'{per_image / 2**20:.1f} | {per_image / found["timm"][1]:.3f}'
-            fit = [fitting(card, weights + constant, per_image + layer[1]) for card in CARDS]
-            took = timed if name == 'with_cp' else '-'
-            print(
-                f'| {size}, {args.precision} | {name} | {size_and_share} | {took} | {" | ".join(map(str, fit))} |',
-                flush=True,
-            )
+            cells = [
+                *(f'{size}, {args.precision}', name, f'{per_image / 2**20:.1f}'),
+                *(f'{per_image / found["timm"][1]:.3f}', timed if name == 'with_cp' else '-'),
+                *(str(fitting(card, weights + constant, per_image + layer[1])) for card in CARDS),
+            ]
+            print(f'| {" | ".join(cells)} |', flush=True)
 
 
 def main():
