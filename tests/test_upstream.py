@@ -31,7 +31,6 @@ from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLay
 from mmpretrain.models.utils import attention
 from timm.data import ImageNetInfo
 from timm.data.random_erasing import RandomErasing
-from timm.layers import DropPath
 
 SIGNATURES = [
     (mmengine_checkpoint.load_from_local, 'filename, map_location'),
@@ -121,7 +120,6 @@ ATTRIBUTES = [
     (ModelHub, ['_models_dict']),
     (TimmClassifier, ['self.model = create_model']),
     (RandomErasing, ['self.probability', 'self.device']),
-    (DropPath, ['drop_prob']),
     (drop.DropPath, ['drop_prob']),
     (BaseDataPreprocessor, ['_device']),
     (RepeatAugSampler, ['num_repeats']),

@@ -15,7 +15,8 @@ from mmpretrain.registry import MODELS
 from torch.utils.data import DataLoader
 
 from ..datasets import DeiTImageProcessor
-from ..datasets.seeded import draws_put_back, place_draws, seed_iteration
+from ..datasets.seeded import place_draws
+from ..draws import draws_put_back, set_iteration
 from ..engine.runner import DeiTRunner
 from ..engine.utils import into_the_file
 from .configs import type_name
@@ -89,9 +90,10 @@ class TrainingBatches:
         for iteration in range(self.first, self.first + len(self.loader)):
             with draws_put_back(), DefaultScope.overwrite_default_scope(self.scope):
                 batch = next(batches)
-                seed_iteration(self.seed, iteration)
+                set_iteration(sampler.virtual.at(self.seed, iteration, self.loader.batch_size))
                 self._were_normalized = self._takes_normalized and batch['inputs'][0].is_floating_point()
                 seen = self.preprocessor(batch, training=True)
+                set_iteration(None)
             yield iteration, seen
 
     def to_pixels(self, inputs: torch.Tensor) -> list[np.ndarray]:

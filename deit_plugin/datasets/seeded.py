@@ -1,39 +1,15 @@
 """Seeding of each sample's random draws by its place in the training."""
 
-import hashlib
-import random
-import struct
 from collections.abc import Callable, Iterator, Sequence, Sized
-from contextlib import contextmanager
 from functools import partial
 
-import numpy as np
-import torch
-from mmengine.dist import get_dist_info, get_rank
+from mmengine.dist import get_world_size
 from torch.utils.data import DataLoader, Sampler
 
+from ..draws import draws_put_back, seed_cpu
+from ..virtual_processes import VirtualProcesses
 from .collate import labels_collate
 from .filling import FillsBatches
-
-
-def seed_cpu(*place) -> int:
-    """Seed Python's, numpy's and torch's global generators on the CPU.
-
-    Args:
-        *place: Words and integers; another place gives other seeds.
-
-    Returns:
-        int: A seed of 64 bits for torch's generators elsewhere, the one that
-        torch has on the CPU.
-    """
-    digest = hashlib.blake2b(','.join(map(str, place)).encode(), digest_size=20).digest()
-    # Each its own: all three are Mersenne Twisters, and from one seed two of
-    # them would draw the same numbers.
-    of_python, of_torch, of_numpy = struct.unpack('<QQI', digest)
-    random.seed(of_python)
-    np.random.seed(of_numpy)
-    torch.default_generator.manual_seed(of_torch)
-    return of_torch
 
 
 class PlacedIndex(int):
@@ -56,38 +32,54 @@ class PlacedIndex(int):
 
 
 class PlacedSampler(Sampler):
-    """Another sampler's indices, the first of each batch as :class:`PlacedIndex`.
+    """Another sampler's indices, the first of each virtual process's batch as :class:`PlacedIndex`.
 
-    The position counts over all processes: it is i * W + r for the i-th index
-    of process r of W, so that no two samples of an epoch share one, nor do
-    the copies of an image in repeated augmentation.
+    The position counts over all virtual processes: it is i * V + p for the
+    i-th index of process p of V, so that no two samples of an epoch share
+    one, nor do the copies of an image in repeated augmentation.
 
     Args:
-        sampler (Sampler): The sampler of this process.
+        sampler (Sampler): The sampler of this real process.
         seed (int): The same in all processes.
-        batch_size (int): Defaults to 1: each index knows its place.
+        virtual (VirtualProcesses, optional): Defaults to the real ones, with
+            batches of one: each index knows its place.
 
     Attributes:
         epoch (int): Of the next pass; each pass adds one.
     """
 
-    def __init__(self, sampler: Sized, seed: int, batch_size: int = 1):
+    def __init__(self, sampler: Sized, seed: int, virtual: VirtualProcesses | None = None):
         self.sampler = sampler
         self.seed = seed
-        self.batch_size = batch_size
+        self.virtual = virtual or VirtualProcesses(get_world_size(), 1)
         self.epoch = 0
 
     def __iter__(self) -> Iterator[int]:
-        rank, processes = get_dist_info()
         epoch, self.epoch = self.epoch, self.epoch + 1
+        processes, size = self.virtual
+        carried = self.virtual.carried
         for i, index in enumerate(self.sampler):
-            if i % self.batch_size:
+            batch, within = divmod(i, size)
+            if within:
                 yield int(index)  # quicker to send to a worker
             else:
-                yield PlacedIndex(index, (self.seed, epoch, i * processes + rank), processes)
+                step, place = divmod(batch, len(carried))
+                position = step * size * processes + carried[place]
+                yield PlacedIndex(index, (self.seed, epoch, position), processes)
 
     def __len__(self) -> int:
         return len(self.sampler)
+
+
+def named_virtual_processes(loader: DataLoader) -> VirtualProcesses | None:
+    """Those that the loader's sampler names, if any."""
+    sampler = getattr(getattr(loader, 'batch_sampler', None), 'sampler', None)
+    return getattr(getattr(sampler, 'sampler', sampler), 'virtual', None)
+
+
+def virtual_processes_of(loader: DataLoader) -> VirtualProcesses:
+    """Those that the loader's sampler names, or the real ones with the loader's batch."""
+    return named_virtual_processes(loader) or VirtualProcesses(get_world_size(), loader.batch_size)
 
 
 def place_draws(loader: DataLoader, seed: int) -> PlacedSampler:
@@ -120,22 +112,11 @@ def place_draws(loader: DataLoader, seed: int) -> PlacedSampler:
     sampler.seed = seed
     if hasattr(sampler, '_indices_of_rank'):  # InfiniteSampler's, begun
         sampler.indices = sampler._indices_of_rank()
-    placed = PlacedSampler(sampler, seed, loader.batch_sampler.batch_size)
+    placed = PlacedSampler(sampler, seed, virtual_processes_of(loader))
     loader.batch_sampler.sampler = placed
     collate = getattr(loader.collate_fn, 'func', loader.collate_fn)  # mmengine makes a partial of it
     draw_by_place(loader.dataset, filled=collate is labels_collate)
     return placed
-
-
-def seed_iteration(seed: int, iteration: int):
-    """Seed what an iteration of this process draws, on each device and without waiting for one.
-
-    Args:
-        seed (int): The same in all processes.
-        iteration (int): Counted from 0 over the whole training.
-    """
-    # torch's own function, since it knows the devices.
-    torch.manual_seed(seed_cpu('iteration', seed, iteration, get_rank()))
 
 
 def draw_by_place(dataset, filled: bool = False):
@@ -178,19 +159,6 @@ def get_placed_items(
         if own is not None:
             return own([next(placed), *map(int, indices[1:])])
         return [dataset[index] for index in placed]
-
-
-@contextmanager
-def draws_put_back() -> Iterator[None]:
-    """Python's, numpy's and torch's generators on the CPU are afterwards as they were before."""
-    python, numpy = random.getstate(), np.random.get_state()
-    state = torch.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(state)
 
 
 def _placed(indices: Sequence[int]) -> Iterator[int]:

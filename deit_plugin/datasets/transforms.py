@@ -209,7 +209,7 @@ class LoadRandomResizedCrop(BaseTransform):
         """The crop, (H, W, 3) uint8 RGB, and the image's (height, width)."""
         if 'img' in results:
             crop, size = self._crop(results['img'])
-            return np.ascontiguousarray(crop[..., ::-1]), size
+            return crop[..., ::-1].copy(), size
         return self._load(results['img_path'])
 
     def _finish(self, crop: np.ndarray) -> tuple[torch.Tensor, bool]:

@@ -10,7 +10,14 @@ from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
 from torch.utils.checkpoint import checkpoint
 
-from .layers import Attention, TokenEncoderLayer, fit_positions, use_plain_attention, use_timm_drop_path
+from .layers import (
+    Attention,
+    TokenEncoderLayer,
+    draw_paths,
+    fit_positions,
+    own_drop_path,
+    use_plain_attention,
+)
 from .state_dict import fit_state_dict, refuse_missing, translate
 
 Size = int | Sequence[int]
@@ -117,7 +124,7 @@ class DeiT(VisionTransformer):
         self._freeze_stages()
 
     def _adapt_layers(self):
-        use_timm_drop_path(self.layers)
+        self._paths = own_drop_path(self.layers)
         for layer in self.layers:
             layer.attn = Attention(layer.attn)
         if not self.fused_attn:
@@ -238,6 +245,8 @@ class DeiT(VisionTransformer):
 
     def _encode(self, x: torch.Tensor, grid: Sequence[int]) -> tuple:
         """``forward`` from the patch embeddings (B, N, C) of a grid on."""
+        if self.training and self._paths:
+            draw_paths(self._paths, len(x), x.device)
         tokens = [self.cls_token.expand(x.shape[0], -1, -1)]
         if self.distilled:
             tokens.append(self.dist_token.expand(x.shape[0], -1, -1))

@@ -8,6 +8,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from ..datasets.pieces import images_of
+from ..draws import parts
 from .erasing import BatchErasing
 from .mixing import SentIndices
 from .rand_augment import RandAugment
@@ -116,7 +117,8 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
     def _erase_and_mix(self, inputs: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         inputs = self._erase(inputs)
         with SentIndices():
-            return self._mix(inputs, scores)
+            mixed = [self._mix(inputs[part], scores[part]) for part in parts(len(inputs), 'mixing')]
+        return tuple(torch.cat(of_parts) if len(mixed) > 1 else of_parts[0] for of_parts in zip(*mixed))
 
     def _erase(self, inputs: torch.Tensor) -> torch.Tensor:
         # Mostly in place: they are this batch's alone.

@@ -3,6 +3,7 @@
 import torch
 from timm.data.random_erasing import RandomErasing
 
+from ..draws import parts
 from .sending import send_all
 
 
@@ -33,16 +34,19 @@ class BatchErasing(RandomErasing):
         """
         images = images.contiguous()
         shape, draw = images.shape[1:], super().__call__
-        boxes = [draw(_Image(shape)).box for _ in range(len(images))]
-        starts, widths = _rows(boxes, shape)
-        count = int(widths.sum())
-        if count:
+        starts, widths, values = [], [], []
+        for part in parts(len(images), 'erasing'):
+            boxes = [(i, draw(_Image(shape)).box) for i in range(len(images))[part]]
+            begin, width = _rows(boxes, shape)
+            starts.append(begin), widths.append(width)
+            values.append(torch.randn(int(width.sum()), dtype=images.dtype, device=images.device))
+        starts, widths, values = torch.cat(starts), torch.cat(widths), torch.cat(values)
+        if len(values):
             # From the number of a value among all those drawn to its place.
             gaps = starts - widths.cumsum(0) + widths
             gaps, widths = send_all([gaps, widths], images.device)
-            at = gaps.repeat_interleave(widths, output_size=count)
-            at += torch.arange(count, device=images.device)
-            values = torch.randn(count, dtype=images.dtype, device=images.device)
+            at = gaps.repeat_interleave(widths, output_size=len(values))
+            at += torch.arange(len(values), device=images.device)
             images.view(-1).scatter_(0, at, values)
         return images
 
@@ -67,7 +71,7 @@ def _rows(boxes, shape):
     channels, height, width = shape
     drawn = [
         (i, box[1].start, box[2].start, box[1].stop - box[1].start, box[2].stop - box[2].start)
-        for i, box in enumerate(boxes)
+        for i, box in boxes
         if box is not None
     ]
     drawn = torch.tensor(drawn, dtype=torch.int64).view(-1, 5)

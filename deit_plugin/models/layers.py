@@ -10,7 +10,9 @@ from mmengine.model import BaseModule
 from mmpretrain.models import resize_pos_embed
 from mmpretrain.models.backbones.vision_transformer import TransformerEncoderLayer
 from mmpretrain.models.utils.attention import MultiheadAttention, scaled_dot_product_attention_pyimpl
-from timm.layers import DropPath
+
+from ..draws import parts
+from .sending import send
 
 
 class Attention(MultiheadAttention):
@@ -72,13 +74,53 @@ class TokenEncoderLayer(TransformerEncoderLayer):
         )
 
 
-def use_timm_drop_path(layers: nn.ModuleList):
-    """Replace mmcv's drop path by timm's: one pass over the activations instead of two, and a
-    probability that is not a numpy scalar, which torch.export refuses."""
+class DropPath(nn.Module):
+    """mmcv's drop path, of which :func:`draw_paths` draws what is kept, for all layers at once.
+
+    One pass over the activations instead of two; a recomputation in the backward pass keeps the same; and the
+    probability is no numpy scalar, which torch.export refuses.
+
+    Args:
+        drop_prob (float): The probability that the path of an image is dropped, in [0, 1).
+    """
+
+    def __init__(self, drop_prob: float):
+        super().__init__()
+        self.drop_prob = drop_prob
+        self.scale: torch.Tensor | None = None  # (B, ), of each image
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, ...) to the same shape."""
+        if not self.training or self.drop_prob == 0:
+            return x
+        if self.scale is None or len(self.scale) != len(x):
+            draw_paths([self], len(x), x.device)  # a layer on its own
+        return x * self.scale.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+
+
+@torch.compiler.disable
+def draw_paths(paths: Sequence[DropPath], number: int, device: torch.device):
+    """Draw which paths of a batch are kept, on the CPU.
+
+    Args:
+        paths (Sequence[DropPath]): Of all layers.
+        number (int): Images in the batch.
+        device (torch.device): Where the batch is.
+    """
+    drawn = [torch.rand(len(paths), len(range(number)[part])) for part in parts(number, 'drop path')]
+    dropped = torch.tensor([path.drop_prob for path in paths]).view(-1, 1)
+    scales = (torch.cat(drawn, 1) >= dropped) / (1 - dropped)  # (P, B)
+    for path, scale in zip(paths, send(scales, device)):
+        path.scale = scale
+
+
+def own_drop_path(layers: nn.ModuleList) -> list[DropPath]:
+    """Replace mmcv's drop path; the ones that drop are returned, in the order of the layers."""
     for module in list(layers.modules()):
         for name, child in module.named_children():
             if isinstance(child, mmcv_drop.DropPath):
                 setattr(module, name, DropPath(float(child.drop_prob)))
+    return [module for module in layers.modules() if isinstance(module, DropPath) and module.drop_prob]
 
 
 def fit_positions(

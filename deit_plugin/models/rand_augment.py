@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from ..draws import parts
 from . import rand_augment_geometry, rand_augment_ops
 from .sending import send_all
 
@@ -116,8 +117,12 @@ class RandAugment(nn.Module):
         return self.apply_plan(images, self.draw(len(images)))
 
     def draw(self, batch_size: int) -> Plan:
-        """Draw a plan for ``batch_size`` images, in four calls to
-        torch's global generator on the CPU."""
+        """Draw a plan for ``batch_size`` images, in four calls to torch's
+        global generator on the CPU for each virtual process."""
+        plans = [self._draw(len(range(batch_size)[part])) for part in parts(batch_size, 'RandAugment')]
+        return Plan(*(torch.cat(of_parts, 1) for of_parts in zip(*plans)))
+
+    def _draw(self, batch_size: int) -> Plan:
         shape = self.num_ops, batch_size
         ops = torch.randint(len(NAMES), shape)
         applied = torch.rand(shape) < self.prob

@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from deit_plugin.datasets.seeded import seed_cpu
+from deit_plugin.draws import seed_cpu
 
 COPIES = ('_to_copy', 'copy_', 'clone')
 EMPTY = ('detach', '_unsafe_view', 'empty', 'empty_like', 'new_empty', 'empty_strided', 'new_empty_strided')

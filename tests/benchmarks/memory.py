@@ -5,7 +5,8 @@
 
 Counted on the CPU at batches of 1 and 2, and taken as linear in the batch: the storages that a training
 forward pass keeps for the backward pass, each once, without the parameters. With `with_cp` one layer is
-computed anew at a time, which counts as kept too. Times are of a forward and backward pass in float32.
+computed anew at a time, which counts as kept too. The time is this process's CPU time of a forward and
+backward pass in float32, of that without `with_cp`.
 
 What fits is an estimate: weights, gradients and the two moments of AdamW (16 bytes a parameter), what is
 kept, and as much as a layer keeps, for the gradients under way, in 85 % of the card. A live teacher is
@@ -15,6 +16,7 @@ not in it. bfloat16 is the CPU's autocast; float16 takes the same room.
 import argparse
 import functools
 import statistics
+import time
 
 import torch
 from mmengine.logging import MMLogger
@@ -23,7 +25,6 @@ from step import (
     FLOPS,
     autocast,
     batch_of,
-    clock,
     loss_of_ours,
     loss_of_timms,
     model_of_ours,
@@ -93,19 +94,20 @@ def lines(size, args, ours=None, timms=None, side=None):
 
 
 def time_ratio(size, args, rounds):
-    """The time of a forward and backward pass with ``with_cp``, of that without."""
+    """The CPU time of a forward and backward pass with ``with_cp``, of that without."""
     model, _ = model_of_ours(size, args)
     args.batch_size = 2
     inputs, ratios = batch_of(args, side_of(size)), []
 
     def step(with_cp):
-        model.backbone.with_cp = with_cp
+        model.backbone.with_cp, start = with_cp, time.process_time()
         loss_of_ours(model, args, *inputs).backward()
+        return time.process_time() - start
 
     step(False)
     for _ in range(rounds):
-        without = clock(step, False)
-        ratios.append(clock(step, True) / without)
+        without = step(False)
+        ratios.append(step(True) / without)
     return statistics.median(ratios)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -204,3 +205,11 @@ def test_a_missing_or_damaged_folder_is_refused(folder, tmp_path):
     for change, match in ((dict(images=8), 'index.npy is damaged'), (dict(format=2), 'format 2, .* reads 1')):
         refused('header.json', lambda old: json.dumps(dict(header, **change)).encode(), match)
     build(cfg)
+
+
+def test_a_crop_of_full_width_gives_no_warning(data, folder):
+    image = LoadCached(folder).transform(dict(img_path=paths_of(data)[4]))['img']  # 64 x 64
+    crop = LoadRandomResizedCrop(32, crop_ratio_range=(1, 1), aspect_ratio_range=(1, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        crop.transform(dict(img=image))

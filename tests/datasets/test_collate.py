@@ -10,7 +10,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from deit_plugin.datasets import labels_collate
-from deit_plugin.datasets.seeded import seed_cpu
+from deit_plugin.draws import seed_cpu
 
 
 def packed(labels, **fields):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from deit_plugin.datasets import ImageFolder, ImageNet1k, labels_collate
 from deit_plugin.datasets.seeded import PlacedSampler, get_placed_items, place_draws
+from deit_plugin.virtual_processes import VirtualProcesses
 
 LOAD, PACK = dict(type='LoadRandomResizedCrop', scale=32), dict(type='PackInputs')
 
@@ -142,6 +143,6 @@ def test_images_without_labels_give_samples(folder):
 
 def test_the_index_alone_travels(folder):
     """But for the first of a batch, which knows its place."""
-    indices = list(PlacedSampler(range(12), 0, batch_size=5))
+    indices = list(PlacedSampler(range(12), 0, VirtualProcesses(1, 5)))
     assert [type(i) is int for i in indices] == [i % 5 != 0 for i in range(12)]
     assert imagenet(folder).can_fill()

@@ -13,7 +13,8 @@ from mmengine.dataset import DefaultSampler, RepeatDataset
 from torch.utils.data import DataLoader, Dataset, Subset
 from trainings import dots, draw
 
-from deit_plugin.datasets.seeded import PlacedIndex, PlacedSampler, draw_by_place, get_placed_items, seed_cpu
+from deit_plugin.datasets.seeded import PlacedIndex, PlacedSampler, draw_by_place, get_placed_items
+from deit_plugin.draws import seed_cpu
 
 
 class Draws(Dataset):

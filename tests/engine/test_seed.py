@@ -10,6 +10,7 @@ from mmengine.logging import MMLogger
 from mmpretrain.datasets.samplers import repeat_aug
 from trainings import dots, draw, resumed, same, stop_workers, training
 
+from deit_plugin import virtual_processes
 from deit_plugin.datasets import RepeatedAugmentSampler, seeded
 from deit_plugin.datasets.seeded import PlacedSampler, get_placed_items
 from deit_plugin.engine import SeedHook
@@ -86,18 +87,19 @@ def test_training_by_iteration(drawing_model, tmp_path, monkeypatch, sampler):
 def test_processes_draw_apart(monkeypatch):
     """Each copy of an image, in repeated augmentation, and each iteration."""
     samples, iterations = [], set()
-    runner = SimpleNamespace(iter=7)
+    runner = SimpleNamespace(iter=7, train_dataloader=SimpleNamespace(batch_size=4))
+    monkeypatch.setattr(seeded, 'get_world_size', lambda: 2)
     for rank in range(2):
-        for module in (repeat_aug, seeded):
+        for module in (repeat_aug, virtual_processes):
             monkeypatch.setattr(module, 'get_dist_info', lambda: (rank, 2))
         dataset = dots()
         sampler = RepeatedAugmentSampler(dataset, repeat=True, seed=0)
         samples += PlacedSampler(sampler, 0)
-        monkeypatch.setattr(seeded, 'get_rank', lambda: rank)
         hook = SeedHook()
-        hook.seed = 0
+        hook.seed, hook.virtual = 0, virtual_processes.VirtualProcesses(2, 4)
         hook.before_train_iter(runner, 0)
         iterations.add(draw())
+        hook.after_train_iter(runner, 0)
     assert len(set(samples)) == 7 and len(samples) == 20
     assert len(set(sample.place for sample in samples)) == 20
     drawn = [item['data_samples'].drawn for item in get_placed_items(dataset, None, samples)]

@@ -4,6 +4,7 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
 
+from ...datasets.seeded import named_virtual_processes
 from ..schedulers import DeiTLR
 
 
@@ -12,9 +13,13 @@ class GlobalBatchHook(Hook):
     """Keeps the batch of the recipe on any number of processes.
 
     Gradients are accumulated until as many images went by as the recipe has
-    in a batch. Where that cannot be met exactly, the learning rate follows
-    the batch linearly, as in the reference. The log says which batch and
-    which rate that is.
+    in a batch: those of all virtual processes, where the sampler names them
+    (:class:`RepeatedAugmentSampler`). Where that cannot be met exactly, the
+    learning rate follows the batch linearly, as in the reference. The log
+    says which batch and which rate that is.
+
+    A training with virtual processes may be resumed on another number of
+    real ones, or with another batch.
 
     Args:
         batch_size (int): The images that the optimizer's learning rate is
@@ -29,29 +34,70 @@ class GlobalBatchHook(Hook):
         self.batch_size = batch_size
 
     def before_run(self, runner) -> None:
-        """Set the accumulation; a test run has none."""
+        """Set the accumulation; a test run has none.
+
+        Raises:
+            ValueError: If the virtual processes cannot be shared so.
+        """
         if not hasattr(runner.optim_wrapper, 'param_groups'):
             return
         size, processes = runner.train_dataloader.batch_size, get_world_size()
-        wrapper = runner.optim_wrapper
-        if wrapper._accumulative_counts == 1:  # else the user's own choice
-            wrapper._accumulative_counts = max(round(self.batch_size / (size * processes)), 1)
+        wrapper, virtual = runner.optim_wrapper, named_virtual_processes(runner.train_dataloader)
         count = wrapper._accumulative_counts
+        if virtual is not None:
+            needed = virtual.accumulated(size)
+            if count not in (1, needed):
+                raise ValueError(
+                    f'{virtual}: here {needed} batches of {size} are accumulated, and '
+                    f'`optim_wrapper.accumulative_counts` is {count}: leave it out'
+                )
+            count = needed
+        elif count == 1:  # else the user's own choice
+            count = max(round(self.batch_size / (size * processes)), 1)
+        wrapper._accumulative_counts = count
         batch = size * processes * count
         self.rates = [
             group.get('initial_lr', group['lr']) * batch / self.batch_size for group in wrapper.param_groups
         ]
+        if virtual is not None:
+            runner.logger.info(f'{virtual}, of which each of {processes} carries {len(virtual.carried)}')
         runner.logger.info(
             f'Batch: {size} images x {processes} process(es) x {count} '
             f'accumulated = {batch} (recipe: {self.batch_size}); learning '
             f'rate {max(self.rates):.4g}'
         )
-        if batch > self.batch_size:
+        if batch > self.batch_size and virtual is None:
             runner.logger.warning(
                 f'The batch of {batch} is larger than that of the recipe: '
                 'set train_dataloader.batch_size='
                 f'{self.batch_size // processes} or less to keep it'
             )
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Save how many iterations make a step, where another run may have another number."""
+        if named_virtual_processes(runner.train_dataloader) is not None:
+            checkpoint['meta']['accumulated'] = runner.optim_wrapper._accumulative_counts
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Count the iterations of a checkpoint as those of this run.
+
+        Raises:
+            ValueError: If it was saved amid a step, and here others make one.
+        """
+        meta = checkpoint.get('meta')
+        done, before = (
+            meta.get(name) if isinstance(meta, dict) else None for name in ('iter', 'accumulated')
+        )
+        count = getattr(runner.optim_wrapper, '_accumulative_counts', None)
+        if type(done) is not int or type(before) is not int or before < 1 or count in (None, before):
+            return
+        steps, amid = divmod(done, before)
+        if amid:
+            raise ValueError(
+                f'The checkpoint was saved after {done} iterations, of which {before} make a step: resume it '
+                'on as many processes and with the batch that it had'
+            )
+        meta['iter'], meta['accumulated'] = steps * count, count
 
     def before_train(self, runner) -> None:
         """Set the rate, after a checkpoint may have brought another one."""

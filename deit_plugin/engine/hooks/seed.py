@@ -5,7 +5,8 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import HOOKS
 
-from ...datasets.seeded import place_draws, seed_iteration
+from ...datasets.seeded import place_draws
+from ...draws import set_iteration
 from ..utils import unwrap
 
 
@@ -16,8 +17,9 @@ class SeedHook(Hook):
     - What the pipeline of a sample draws from Python's, numpy's and torch's
       global generators is a function of (seed, epoch, position in the epoch),
       on whichever worker.
-    - What an iteration draws (mixing, erasing, drop path), on each device, is
-      a function of (seed, iteration, process).
+    - RandAugment, erasing, mixing and drop path, on each device, are a
+      function of (seed, step, virtual process, place in its batch); what else
+      an iteration draws, of (seed, step, first virtual process in it).
     - The order of the samples is one of (seed, epoch): the sampler's ``seed``
       is set to the runner's, also where the config gave it another.
 
@@ -62,7 +64,7 @@ class SeedHook(Hook):
         broadcast_object_list(seed)
         (self.seed,) = seed
         runner.logger.info(f'All random draws follow the seed {self.seed}')
-        place_draws(runner.train_dataloader, self.seed)
+        self.virtual = place_draws(runner.train_dataloader, self.seed).virtual
         # Not where a training starts from `load_from`.
         if runner.iter > 0 and _accumulating(runner):
             for name, parameter in _parameters(runner):
@@ -81,7 +83,11 @@ class SeedHook(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         """Seed what this iteration draws."""
-        seed_iteration(self.seed, runner.iter)
+        set_iteration(self.virtual.at(self.seed, runner.iter, runner.train_dataloader.batch_size))
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """What comes between two iterations belongs to none."""
+        set_iteration(None)
 
     def after_train_epoch(self, runner) -> None:
         """Share the gradients, so that one process can save those of all."""

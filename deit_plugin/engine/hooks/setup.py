@@ -13,7 +13,7 @@ from mmpretrain.registry import HOOKS
 
 from ...datasets import labels_collate
 from ...datasets.filling import FillsBatches
-from ...datasets.seeded import draws_put_back
+from ...draws import draws_put_back
 from ...messages import some
 from ...models import DeiT, DeiTDataPreprocessor, DistilledClassifier
 from ..loops import TeacherLabelLoop
