@@ -6,4 +6,4 @@
 _base_ = ['_base_/deit_distilled.py', '_base_/imagenet_224.py', '_base_/recipe.py']
 
 model = dict(backbone=dict(arch='small'), head=dict(in_channels=384))
-train_dataloader = dict(batch_size=256)
+train_dataloader = dict(batch_size=256, sampler=dict(processes=4, batch_size=256))

@@ -9,4 +9,4 @@ model = dict(
     backbone=dict(arch='tiny'),
     head=dict(in_channels=192, loss=dict(mode='soft', tau=3.0, alpha=0.1)),
 )
-train_dataloader = dict(batch_size=256)
+train_dataloader = dict(batch_size=256, sampler=dict(processes=4, batch_size=256))

@@ -27,7 +27,8 @@ train_dataloader = dict(
     **loading,
     collate_fn=dict(type='labels_collate'),
     dataset=dict(type='ImageNet1k', pipeline=train_pipeline),
-    sampler=dict(_delete_=True, type='RepeatedAugmentSampler'),
+    # The published run's processes, whatever this one has: see docs/training.md.
+    sampler=dict(_delete_=True, type='RepeatedAugmentSampler', processes=16, batch_size=64),
 )
 val_dataloader = dict(
     batch_size=64,

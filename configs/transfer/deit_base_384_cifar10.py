@@ -9,6 +9,7 @@ _base_ = ['../_base_/deit.py', '../_base_/imagenet_384.py', '_base_/data_sets.py
 model = dict(backbone=dict(img_size=384, drop_path_rate=0.0), head=dict(num_classes=10))
 data_preprocessor = dict(num_classes=10, erasing=0.0)
 train_dataloader, val_dataloader = _base_.pop('data_sets').cifar10
+train_dataloader.sampler = dict(processes=24)
 to_bgr = dict(type='ReverseChannels')
 train_pipeline = [to_bgr, *_base_.train_pipeline]
 test_pipeline = [to_bgr, *_base_.test_pipeline[1:]]  # nothing is loaded

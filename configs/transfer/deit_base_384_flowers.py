@@ -9,5 +9,6 @@ _base_ = ['../_base_/deit.py', '../_base_/imagenet_384.py', '_base_/data_sets.py
 model = dict(backbone=dict(img_size=384, drop_path_rate=0.1), head=dict(num_classes=102))
 data_preprocessor = dict(num_classes=102, erasing=0.0)
 train_dataloader, val_dataloader = _base_.pop('data_sets').flowers
+train_dataloader.sampler = dict(processes=24)
 test_dataloader = val_dataloader
 load_from = 'work_dirs/deit_base_384/epoch_30.pth'

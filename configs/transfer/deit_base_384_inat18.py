@@ -9,6 +9,7 @@ _base_ = ['../_base_/deit.py', '../_base_/imagenet_384.py', '_base_/data_sets.py
 model = dict(backbone=dict(img_size=384, drop_path_rate=0.1), head=dict(num_classes=8142))
 data_preprocessor = dict(num_classes=8142, erasing=0.1)
 train_dataloader, val_dataloader = _base_.pop('data_sets').inat18
+train_dataloader.sampler = dict(processes=24)
 train_dataloader.dataset.pipeline = _base_.train_pipeline
 val_dataloader.dataset.pipeline = _base_.test_pipeline
 test_dataloader = val_dataloader

@@ -9,5 +9,6 @@ model = dict(backbone=dict(drop_path_rate=0.0), head=dict(num_classes=196))
 data_preprocessor = dict(num_classes=196, erasing=0.0)
 train_dataloader, val_dataloader = _base_.pop('data_sets').cars
 train_dataloader.batch_size = val_dataloader.batch_size = 96
+train_dataloader.sampler = dict(processes=8, batch_size=96)
 test_dataloader = val_dataloader
 load_from = 'work_dirs/deit_base/epoch_300.pth'

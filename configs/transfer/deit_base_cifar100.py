@@ -14,6 +14,7 @@ test_pipeline = [to_bgr, *_base_.test_pipeline[1:]]  # nothing is loaded
 train_dataloader.dataset.pipeline = train_pipeline
 val_dataloader.dataset.pipeline = test_pipeline
 train_dataloader.batch_size = val_dataloader.batch_size = 96
+train_dataloader.sampler = dict(processes=8, batch_size=96)
 test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr=5e-6))  # see _base_/adamw_dino.py
 load_from = 'work_dirs/deit_base/epoch_300.pth'

@@ -11,5 +11,6 @@ train_dataloader, val_dataloader = _base_.pop('data_sets').inat18
 train_dataloader.dataset.pipeline = _base_.train_pipeline
 val_dataloader.dataset.pipeline = _base_.test_pipeline
 train_dataloader.batch_size = val_dataloader.batch_size = 96
+train_dataloader.sampler = dict(processes=8, batch_size=96)
 test_dataloader = val_dataloader
 load_from = 'work_dirs/deit_base/epoch_300.pth'

@@ -109,6 +109,9 @@ def test_header(name):
     cfg = read(name)
     gpus, images = map(int, re.search(r'(\d+) GPUs x (\d+)', text).groups())
     assert images == cfg.train_dataloader.batch_size
+    sampler = cfg.train_dataloader.sampler
+    if sampler.type == 'RepeatedAugmentSampler':  # the run stays that one on any number of GPUs
+        assert (sampler.processes, sampler.batch_size) == (gpus, images)
     assert gpus * images == cfg.default_hooks.global_batch.batch_size
     assert f'the same batch of {gpus * images}:' in text
     many = f'{command} --launcher pytorch --gpus {gpus}'
