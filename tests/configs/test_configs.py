@@ -307,6 +307,7 @@ def train(cfg, folder):
     hooks.pop('visualization')
     hooks.pop('curves'), hooks.update(checkpoint=None)  # nothing is written
     hooks['global_batch']['batch_size'] = 2  # a step for each batch
+    sampler = dict(loader.sampler.to_dict(), processes=1, batch_size=2)
     runner = make_runner(
         model,
         folder,
@@ -315,7 +316,7 @@ def train(cfg, folder):
             dataset=dict(type='Noise', size=4, side=side_of(cfg), num_classes=classes),
             batch_size=2,
             drop_last=loader.drop_last,
-            sampler=loader.sampler.to_dict(),
+            sampler=sampler,
             collate_fn=dict(type='default_collate'),
         ),
         val_dataloader=None,
