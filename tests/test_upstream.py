@@ -119,7 +119,14 @@ ATTRIBUTES = [
     (ImageClassifier, ["hasattr(self.backbone, '_checkpoint_filter')"]),
     (ModelHub, ['_models_dict']),
     (TimmClassifier, ['self.model = create_model']),
-    (RandomErasing, ['self.probability', 'self.device']),
+    (
+        RandomErasing,
+        [
+            'self.probability',
+            'self._erase(input, *input.size(), input.dtype)',
+            'img[:, top:top + h, left:left + w] =',
+        ],
+    ),
     (drop.DropPath, ['drop_prob']),
     (BaseDataPreprocessor, ['_device']),
     (RepeatAugSampler, ['num_repeats']),
