@@ -3,33 +3,35 @@
 import torch
 from mmengine.logging import print_log
 
-from ..teacher_cache.store import LabelStore
+from ..draws import Iteration, current_iteration
+from ..teacher_cache.answers import Answers
 from .loss import Answer, first_class
 from .teacher import Teacher
 
 
 class TeacherLabels:
-    """A :class:`Teacher` that is asked once for each image of a run.
+    """Records a teacher's answers, or replays them without a teacher.
 
-    Hard distillation needs one class for each augmented image. As all that is
-    drawn follows from the seed (:class:`SeedHook`), a first run can record
-    the classes, and each later one with the same data, augmentation and seed
-    can replay them, whatever the student: then no teacher is built.
-
-    :class:`TeacherLabelsHook` opens the record before training starts. Like
+    :class:`TeacherLabelsHook` hands out those of an epoch when it begins. Like
     the teacher this is deliberately not an ``nn.Module``.
 
     Args:
         teacher (Teacher): Who is asked.
-        path (str): The folder of the record, which all processes see.
+        path (str): The folder of the record, which the first process sees.
         mode (str): ``'record'`` asks for all, ``'replay'`` for none,
-            ``'auto'`` for what is not recorded yet. Defaults to ``'auto'``.
+            ``'auto'`` for the epochs that are not recorded yet. Defaults to
+            ``'auto'``.
         topk (int): For soft distillation: of how many classes the
             probability is kept, in half precision. All others count as one
             class, so the loss is at most the full one. Defaults to 0: the
             first class alone, for hard distillation.
-        check_interval (int): In each so many iterations one answer is
-            compared with the teacher's. Defaults to 0: none is.
+        check_interval (int): In each so many steps the answers are compared
+            with the teacher's. Defaults to 0: none are.
+
+    Attributes:
+        recorded (set[int]): The epochs that are recorded; the hook sets it.
+        agreements (list[float]): Percent of the answers that the teacher
+            gave again, of each comparison.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -53,35 +55,56 @@ class TeacherLabels:
         self.topk = topk
         self.check_interval = check_interval
         self.tau = 1.0
-        self.store: LabelStore | None = None
-        self.iteration: int | None = None
+        self.recorded: set[int] = set()
+        self.agreements: list[float] = []
+        self.compare_next = False
+        self.end()
+
+    def begin(self, answers: Answers | None):
+        """An epoch begins.
+
+        Args:
+            answers (Answers, optional): Its, to read or to write. None: the teacher is asked, and nothing
+                is recorded.
+        """
+        self.answers, self.begun = answers, True
+
+    def end(self):
+        """The epoch is over."""
+        self.answers: Answers | None = None
+        self.begun = False
 
     def __getstate__(self) -> dict:
         # A copy, such as a moving average, neither records nor replays.
-        return {**self.__dict__, 'store': None}
+        return {**self.__dict__, 'answers': None, 'begun': False}
 
+    @torch.compiler.disable  # nothing in a replay is worth it, and each iteration is another
     def __call__(self, images: torch.Tensor) -> Answer:
         """The answer for the images (B, 3, H, W) of this iteration: classes
         (B, ), int64, or, with ``topk``, the first k and their probabilities,
-        each (B, k)."""
-        if self.store is None:
+        each (B, k).
+
+        Raises:
+            ValueError: If these are no images of a training with the hooks that this needs, or the record
+                has no answers to them.
+        """
+        iteration = current_iteration()
+        if iteration is None or not self.begun:
             raise ValueError(
-                'model.teacher_labels are recorded and replayed by a hook: '
-                'set `default_hooks.teacher_labels=dict(type='
-                "'TeacherLabelsHook')`"
+                'model.teacher_labels are those of the training iterations: there are none for other images. '
+                "A training needs the hooks `default_hooks.seed=dict(type='SeedHook')` and "
+                "`default_hooks.teacher_labels=dict(type='TeacherLabelsHook')`"
             )
-        if self.iteration is None:
-            raise ValueError(
-                'model.teacher_labels are those of the training iterations: there are none for other images'
-            )
-        answer = None
-        if self.mode != 'record':
-            answer = self._read(images)
-        if answer is None:
+        if self.answers is None or not self.answers.recorded:
             answer = self._ask(images)
-            self._write(answer)
-        elif self.check_interval and self.iteration % self.check_interval == 0:
-            self._check(answer, images)
+            if self.answers is not None:
+                self.answers.write(iteration, *(answer if self.topk else (answer,)))
+            return answer
+        tensors = self.answers.read(iteration, len(images), images.device)
+        answer = tensors if self.topk else tensors[0]
+        if self.compare_next or self.check_interval and iteration.step % self.check_interval == 0:
+            self.compare_next = False
+            self._check(answer, images, iteration)
         return answer
 
     def _ask(self, images: torch.Tensor) -> Answer:
@@ -92,31 +115,11 @@ class TeacherLabels:
         probs, classes = probs.topk(self.topk, dim=1)
         return classes, probs.half().float()  # as it will be read
 
-    def _read(self, images: torch.Tensor) -> Answer | None:
-        block = self.store.read(self.iteration)
-        if block is None:
-            return None
-        arrays = block if isinstance(block, tuple) else (block,)
-        tensors = tuple(
-            torch.from_numpy(array[: len(images)]).to(images.device, non_blocking=True) for array in arrays
-        )
-        return tensors if self.topk else tensors[0]
-
-    def _write(self, answer: Answer):
-        tensors = answer if self.topk else (answer,)
-        arrays = [tensor.cpu().numpy() for tensor in tensors]
-        missing = self.store.batch_size - len(arrays[0])
-        if missing:  # the last batch of an epoch may be short
-            arrays = [array[[*range(len(array)), *[0] * missing]] for array in arrays]
-        self.store.write(self.iteration, *arrays)
-
-    def _check(self, answer: Answer, images: torch.Tensor):
+    def _check(self, answer: Answer, images: torch.Tensor, iteration: Iteration):
         same = first_class(answer) == first_class(self._ask(images))
         agreement = 100 * float(same.float().mean())
-        text = (
-            f'Iteration {self.iteration + 1}: the teacher gives '
-            f'{agreement:.1f} % of the labels in {self.store.file}'
-        )
+        self.agreements.append(agreement)
+        text = f'Step {iteration.step}: the teacher gives {agreement:.1f} % of the labels in {self.path}'
         if agreement < 90:  # kernels may decide a near tie otherwise
             raise ValueError(
                 f'{text}: the images are not those that were recorded, or it '

@@ -1,55 +1,105 @@
 """The fingerprint of a run: what a teacher's answers depend on."""
 
-import copy
 import hashlib
 import json
 import os.path as osp
+from importlib.metadata import version
 
 import numpy as np
+import torch
 from mmengine.config import Config
-from mmengine.logging import print_log
 
-from ..checkpoints.downloads import content_hash, fetch, local_file
 from ..datasets import ImageNet1k
+from ..datasets.cached import LoadCached, read_cache_header
+from ..virtual_processes import VirtualProcesses
+from .weights import same_weights, teacher_weights, without_weights
 
 
-def run_fingerprint(runner, model, seed: int) -> dict:
-    """Everything that the teacher's answers in a run depend on, as JSON values.
+def run_fingerprint(runner, model, seed: int, virtual: VirtualProcesses, asked: bool) -> dict:
+    """What the teacher's answers in a run depend on, as JSON values.
 
     Args:
         runner (Runner): Of the training.
         model (DistilledClassifier): Its model, with ``teacher_labels``.
         seed (int): The one that all draws follow.
+        virtual (VirtualProcesses): Of the recipe.
+        asked (bool): Whether the teacher will be asked, so that its weights are needed.
+
+    Returns:
+        dict: ``recipe``, which must be the same, and ``recorded_on``: what changes the images by a level or
+        the teacher's answers by a rounding. Neither depends on the number of real processes or their batch.
+
+    Raises:
+        ValueError: If the teacher has no weights.
+        TypeError: If the data set does not tell its images.
     """
-    cfg = runner.cfg
-    loader = copy.deepcopy(cfg.train_dataloader)
-    teacher = copy.deepcopy(model.teacher.cfg)
-    teacher.pop('checkpoint', None)
-    if loader.get('sampler'):
-        loader.sampler.pop('seed', None)  # SeedHook sets it
-    wrapper = runner.optim_wrapper
-    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
-    switches = [hook for hook in cfg.get('custom_hooks') or [] if 'SwitchRecipe' in str(hook.get('type'))]
-    dataset = runner.train_dataloader.dataset
-    return _plain(
-        dict(
-            draws=1,  # another number when the same seed draws other images
-            dataset=dataset_listing_hash(dataset),
-            files=_file_sizes(dataset),
-            pipeline=_pipelines(loader.dataset),
-            sampler=loader.get('sampler'),
-            drop_last=loader.get('drop_last', False),
-            data_preprocessor=preprocessor,
-            mixing=cfg.model.get('train_cfg'),
-            switches=switches,
-            seed=seed,
-            teacher=teacher,
-            teacher_weights=_weights(model.teacher_labels),
-            tau=model.teacher_labels.tau if model.teacher_labels.topk else None,
-            precision=f'{type(wrapper).__name__} {getattr(wrapper, "cast_dtype", None)}',
-            device=next(model.parameters()).device.type,
-        )
+    cfg, labels = runner.cfg, model.teacher_labels
+    sampler = dict(cfg.train_dataloader.get('sampler') or {})
+    for name in ('seed', 'processes', 'batch_size'):  # of the run, whatever the config says
+        sampler.pop(name, None)
+    loader = runner.train_dataloader
+    recipe = dict(
+        draws=2,  # another number when the same seed draws other images
+        seed=seed,
+        processes=virtual.number,
+        batch_size=virtual.batch_size,
+        steps=len(loader) // virtual.accumulated(loader.batch_size),
+        dataset=_of_dataset(loader.dataset),
+        sampler=sampler,
+        pipeline=_of_pipelines(_pipelines(cfg.train_dataloader.dataset)),
+        data_preprocessor=cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor'),
+        mixing=cfg.model.get('train_cfg'),
+        switches=[h for h in cfg.get('custom_hooks') or [] if 'SwitchRecipe' in str(h.get('type'))],
+        teacher=without_weights(model.teacher.cfg),
+        teacher_weights=teacher_weights(model.teacher.cfg, asked),
+        num_classes=labels.teacher.num_classes or model.head.num_classes,
+        topk=labels.topk,
+        tau=labels.tau if labels.topk else None,
     )
+    return _plain(dict(recipe=recipe, recorded_on=_recorded_on(runner, model)))
+
+
+def _recorded_on(runner, model) -> dict:
+    wrapper, cfg = runner.optim_wrapper, runner.cfg.train_dataloader
+    steps = getattr(getattr(runner.train_dataloader.dataset, 'pipeline', None), 'transforms', ())
+    steps = [*steps, *(step for pipeline in _pipelines(cfg.dataset) for step in pipeline)]
+    found = {}
+    for name in _OF_LOADING:
+        values = [_setting(step, name) for step in steps]
+        found[name] = sorted({str(value) for value in values if value not in (None, 'auto')})
+    versions = {name: version(name) for name in ('torch', 'timm', 'Pillow')}
+    return dict(
+        found,
+        versions=versions,
+        cpu=torch.backends.cpu.get_cpu_capability(),
+        device=next(model.parameters()).device.type,
+        precision=f'{type(wrapper).__name__} {getattr(wrapper, "cast_dtype", None)}',
+    )
+
+
+# How an image is read, not what is made of it.
+_OF_LOADING = ('decoder', 'on_device', 'imdecode_backend')
+
+
+def _setting(step, name: str):
+    return step.get(name) if isinstance(step, dict) else getattr(step, name, None)
+
+
+def _of_pipelines(pipelines: list) -> list:
+    """Without how images are read; of those that lie in a cache how large they are, not where."""
+    found = []
+    for pipeline in pipelines:
+        steps = [{k: v for k, v in dict(step).items() if k not in _OF_LOADING} for step in pipeline]
+        for step in steps:
+            if _is_cached(step):
+                step['side'] = read_cache_header(step.pop('path'))['side']
+        found.append(steps)
+    return found
+
+
+def _is_cached(step) -> bool:
+    kind = step.get('type')
+    return kind is LoadCached or str(kind).rpartition('.')[2] == 'LoadCached'
 
 
 def _pipelines(cfg) -> list:
@@ -67,6 +117,13 @@ def _pipelines(cfg) -> list:
     return found
 
 
+def _of_dataset(dataset) -> dict:
+    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    # Beside a cache the files need not be there.
+    sizes = [] if any(isinstance(step, LoadCached) for step in steps) else _file_sizes(dataset)
+    return dict(images=len(dataset), listing=dataset_listing_hash(dataset), file_sizes=sizes)
+
+
 def _file_sizes(dataset) -> list:
     """Sizes in bytes of a sample of the files: resized copies have the same names."""
     if not hasattr(dataset, 'get_data_info'):
@@ -76,33 +133,31 @@ def _file_sizes(dataset) -> list:
     return [osp.getsize(p) for p in paths if p and osp.isfile(p)]
 
 
-def _weights(labels) -> str:
-    """The identity of the teacher's weights: name and hash."""
-    cfg = labels.teacher.cfg
-    checkpoint = cfg.get('checkpoint')
-    if checkpoint is None:
-        if cfg.get('pretrained') or cfg.get('init_cfg'):
-            return 'as the config of the teacher says'
-        raise ValueError('A teacher with random weights has nothing to teach: set `model.teacher.checkpoint`')
-    name = osp.basename(checkpoint.rstrip('/'))
-    path = local_file(checkpoint)
-    if not osp.exists(path):
-        try:  # the weights are not needed to replay
-            with open(osp.join(labels.path, 'header.json')) as file:
-                recorded = json.load(file)['fingerprint']['teacher_weights']
-        except (OSError, KeyError, ValueError):
-            recorded = ''
-        if recorded.startswith(f'{name} '):
-            print_log(
-                f'The weights of the teacher, {checkpoint}, are not at hand: '
-                'the labels are compared by the name of the file',
-                logger='current',
-            )
-            return recorded
-        if labels.mode == 'replay':
-            return f'{name} (not at hand)'
-        path = fetch(checkpoint)
-    return f'{name} {content_hash(path)}'
+def compare_fingerprints(path: str, stored: dict, present: dict) -> list[str]:
+    """Compare the fingerprint in a file with that of a run.
+
+    Args:
+        path (str): The file.
+        stored (dict): Its fingerprint.
+        present (dict): That of the run. Weights that are not at hand have no hash, and are compared by name.
+
+    Returns:
+        list[str]: How they differ in what changes images and answers by a rounding.
+
+    Raises:
+        ValueError: If they differ in anything else.
+    """
+    recipe = dict(present['recipe'])
+    recipe['teacher_weights'] = same_weights(
+        stored['recipe'].get('teacher_weights'), recipe['teacher_weights']
+    )
+    if different := fingerprint_difference(stored['recipe'], recipe):
+        raise ValueError(
+            f'The labels in {path} are of another run. Choose another `model.teacher_labels.path`, train '
+            'without a record, `model.teacher_labels=None`, or delete the folder to record anew. Stored '
+            'values -> present ones:\n' + '\n'.join(different)
+        )
+    return fingerprint_difference(stored['recorded_on'], present['recorded_on'])
 
 
 def _plain(value):
@@ -110,7 +165,9 @@ def _plain(value):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, str):  # a path elsewhere is another on another machine
+        return osp.basename(value.rstrip('/')) if osp.isabs(osp.expanduser(value)) else value
+    if value is None or isinstance(value, (bool, int, float)):
         return value
     return str(value)
 

@@ -10,16 +10,16 @@ by the first k of 1000 classes beside that by all, for drawn logits.
 
 import argparse
 import statistics
-import tempfile
 
 import torch
 from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
 from step import autocast, clock, ours
 
+from deit_plugin.draws import Iteration, set_iteration
 from deit_plugin.models import DistillationLoss
 from deit_plugin.models.teacher_labels import TeacherLabels
-from deit_plugin.teacher_cache.store import LabelStore
+from deit_plugin.teacher_cache.answers import Answers
 
 
 def first_classes():
@@ -62,27 +62,27 @@ def main():
         step, model = ours(size, args)
         images = torch.randn(args.batch_size, 3, 224, 224, device=args.device)
         target = torch.rand(args.batch_size, 1000, device=args.device).softmax(1)
-        with tempfile.TemporaryDirectory() as folder:
-            labels = TeacherLabels(model.teacher, folder, mode='record')
-            labels.store = LabelStore(folder, 'record', {}, 1, args.batch_size, 1000)
-            labels.iteration = 0
-            labels(images)
-            labels.mode = 'auto'
+        shape = 1, 1, args.batch_size
+        labels, answers = TeacherLabels(model.teacher, 'labels'), Answers(0, range(1), shape)
+        labels.begin(answers)
+        set_iteration(Iteration(0, 0, range(1), args.batch_size))
+        labels(images)
+        labels.begin(Answers(0, range(1), shape, answers.gathered(1000)))
 
-            def loss():
-                torch.manual_seed(0)  # drop path
-                with torch.no_grad(), autocast(args):
-                    return model.loss(images, [DataSample().set_gt_score(t) for t in target])
+        def loss():
+            torch.manual_seed(0)  # drop path
+            with torch.no_grad(), autocast(args):
+                return model.loss(images, [DataSample().set_gt_score(t) for t in target])
 
-            times, losses = dict(live=[], replayed=[]), {}
-            for i in range(args.rounds + 1):
-                for name, recorded in (('live', None), ('replayed', labels)):
-                    model.teacher_labels = recorded
-                    if i == 0:  # of the same weights, and to warm up
-                        losses[name] = loss()
-                    else:
-                        times[name].append(clock(step, images, target))
-            labels.store.close()
+        times, losses = dict(live=[], replayed=[]), {}
+        for i in range(args.rounds + 1):
+            for name, recorded in (('live', None), ('replayed', labels)):
+                model.teacher_labels = recorded
+                if i == 0:  # of the same weights, and to warm up
+                    losses[name] = loss()
+                else:
+                    times[name].append(clock(step, images, target))
+        set_iteration(None)
         same = all(torch.equal(losses['live'][k], losses['replayed'][k]) for k in losses['live'])
         live, replayed = (statistics.median(t) for t in times.values())
         ratio = statistics.median(a / b for a, b in zip(times['live'], times['replayed']))

@@ -2,21 +2,30 @@
 
 import copy
 import json
+import multiprocessing
 import os
-from types import SimpleNamespace
+from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from conftest import build, make_batch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
+from safetensors.numpy import load_file
 from trainings import PIPELINE, stop_workers, training, unique_name
 
 from deit_plugin.__main__ import main
+from deit_plugin.draws import Iteration, set_iteration
 from deit_plugin.models import DistillationLoss
 from deit_plugin.models.teacher import Teacher
-from deit_plugin.teacher_cache.store import LabelStore
+from deit_plugin.models.teacher_labels import TeacherLabels
+from deit_plugin.teacher_cache import fingerprint
+from deit_plugin.teacher_cache.record import read_epoch
 
 pytestmark = pytest.mark.usefixtures('quick')
 
@@ -27,23 +36,29 @@ def labels(drawing_model, tmp_path):
     return drawing_model
 
 
-def run(cfg, folder, seed_hook=True, **kwargs):
+def run(cfg, folder, seed_hook=True, batch=4, workers=0, sampler=None, checkpoint=None, **kwargs):
     """The losses of a training, and its last weights."""
     hooks = dict(
-        checkpoint=dict(type='AtomicCheckpointHook', interval=1),
+        checkpoint=dict(dict(type='AtomicCheckpointHook', interval=1), **checkpoint or {}),
+        batch=dict(type='GlobalBatchHook', batch_size=batch),
         logger=dict(type='LoggerHook', interval=1),
         labels=dict(type='TeacherLabelsHook'),
     )
     if seed_hook:
         hooks['seed'] = dict(type='SeedHook')
-    runner = training(
-        cfg,
-        folder,
-        **{**dict(randomness=dict(seed=0), default_hooks=hooks), **kwargs},
+    loader = dict(
+        dataset=dict(type='Dots', ann_file='', pipeline=PIPELINE),
+        batch_size=batch,
+        num_workers=workers,
+        sampler=sampler or dict(type='DefaultSampler', shuffle=True),
+        collate_fn=dict(type='default_collate'),
     )
+    defaults = dict(randomness=dict(seed=0), default_hooks=hooks, train_dataloader=loader)
+    runner = training(cfg, folder, **{**defaults, **kwargs})
     runner.train()
     stop_workers(runner)
-    lines = next(folder.rglob('scalars.json')).read_text().splitlines()
+    files = [*folder.rglob('scalars.json')]  # of the first process alone
+    lines = files[0].read_text().splitlines() if files else ()
     losses = [{k: v for k, v in json.loads(line).items() if 'loss' in k or 'teacher' in k} for line in lines]
     return losses, runner.model.state_dict(), runner
 
@@ -84,48 +99,124 @@ def test_a_replay_is_the_live_run_to_the_bit(topk, labels, tmp_path, monkeypatch
     ][:10]
 
 
-def test_recording_is_resumed(labels, tmp_path, monkeypatch):
+VIRTUAL = dict(type='RepeatedAugmentSampler', repeat=True, processes=4, batch_size=2)
+
+
+def files(folder):
+    """The epochs of a record, by name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.glob('*.safetensors'))}
+
+
+def run_in_group(rank, folder, cfg):
+    torch.set_num_threads(1)
+    Config.pretty_text = ''
+    group = dict(init_method=f'file://{folder}/group', timeout=timedelta(minutes=1))
+    os.environ['LOCAL_RANK'] = '0'
+    dist.init_process_group('gloo', rank=rank, world_size=2, **group)
+    try:
+        cfg = copy.deepcopy(cfg)
+        # The first process alone sees the folder.
+        cfg['teacher_labels']['path'] += '' if rank == 0 else '-which-is-not-here'
+        wrapper = dict(type='MMDistributedDataParallel', device_ids=None)
+        kwargs = dict(launcher='pytorch', model_wrapper_cfg=wrapper, sampler=VIRTUAL, custom_hooks=[])
+        return run(cfg, folder / f'{rank}', batch=4, **kwargs)[0]
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_write_and_read_what_one_does(labels, tmp_path):
+    """Whatever their batch and their workers."""
+    path = tmp_path / 'labels'
+    run(labels, tmp_path / 'one', batch=8, sampler=VIRTUAL, workers=2)
+    whole = files(path)
+    assert len(whole) == 4
+    path.rename(tmp_path / 'of one')
+    run(labels, tmp_path / 'half', batch=4, sampler=VIRTUAL)
+    assert files(path) == whole
+    path.rename(tmp_path / 'of halves')
+    with ProcessPoolExecutor(2, multiprocessing.get_context('spawn')) as pool:
+
+        def both(folder):
+            folder.mkdir()
+            jobs = [pool.submit(run_in_group, rank, folder, labels) for rank in range(2)]
+            return [job.result() for job in jobs]
+
+        recorded = both(tmp_path / 'two')
+        assert contents(path) == contents(tmp_path / 'of one')
+        labels['teacher_labels']['mode'] = 'replay'
+        labels['teacher_labels']['path'] = str(tmp_path / 'of one')
+        labels['teacher']['checkpoint'] = '/nowhere/teacher.pth'
+        assert both(tmp_path / 'again') == recorded
+
+
+def contents(folder):
+    """The epochs of a record, but for the teacher's accuracy, which not all who record see."""
+    found = {}
+    for path in sorted(folder.glob('*.safetensors')):
+        about, arrays = read_epoch(str(path))
+        about.pop('teacher_acc', None)
+        found[path.name] = about, [array.tolist() for array in arrays]
+    return found
+
+
+@pytest.mark.parametrize('batch', [8, 4, 2])
+def test_any_batch_writes_and_reads_the_same(batch, labels, tmp_path, monkeypatch):
+    recorded = run(labels, tmp_path / 'live', batch=batch, sampler=VIRTUAL, scores=(1.0,) * 2)
+    other = run(labels, tmp_path / 'other', batch=8, sampler=VIRTUAL, scores=(1.0,) * 3)
+    assert recorded[2].model.teacher_labels.recorded == {0, 1}
+    assert other[2].model.teacher_labels.recorded == {0, 1, 2}  # a longer training goes on
+    live = {k: v for k, v in labels.items() if k != 'teacher_labels'}
+    same(run(live, tmp_path / 'live of 8', batch=8, sampler=VIRTUAL, scores=(1.0,) * 3), other)
+    no_teacher(monkeypatch)
+    labels['teacher_labels']['mode'] = 'replay'
+    same(run(labels, tmp_path / 'replay', batch=batch, sampler=VIRTUAL, scores=(1.0,) * 2), recorded)
+
+
+class Kill(Hook):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 12:  # in the third epoch of five iterations
+            raise KeyboardInterrupt
+
+
+def test_a_kill_loses_the_epoch_that_it_interrupts(labels, tmp_path, monkeypatch):
     recorded = run(labels, tmp_path / 'whole')
-    file = tmp_path / 'labels' / 'rank0.labels'
-    whole = file.read_bytes()
-    block = len(whole) // 20
-    # A kill in the midst: what follows are holes, which are asked for again.
-    file.write_bytes(whole[: 7 * block] + bytes(13 * block))
+    whole = files(tmp_path / 'labels')
+    (tmp_path / 'labels').rename(tmp_path / 'of the whole')
+    with pytest.raises(KeyboardInterrupt):
+        run(labels, tmp_path / 'killed', custom_hooks=[dict(type=Kill)])
+    assert list(files(tmp_path / 'labels')) == list(whole)[:2]
     asked = []
     ask = Teacher.__call__
     monkeypatch.setattr(Teacher, '__call__', lambda self, images: asked.append(1) or ask(self, images))
-    same(run(labels, tmp_path / 'again'), recorded)
-    assert len(asked) == 13
-    assert file.read_bytes() == whole
-
-
-def test_a_killed_training_goes_on_with_its_labels(labels, tmp_path):
-    recorded = run(labels, tmp_path / 'whole')
-    file = tmp_path / 'labels' / 'rank0.labels'
-    whole = file.read_bytes()
-    half = len(whole) // 2
-    file.write_bytes(whole[:half] + bytes(half))
-    resumed = run(labels, tmp_path / 'rest', resume=True, load_from=str(tmp_path / 'whole' / 'epoch_2.pth'))
-    assert file.read_bytes() == whole
+    checkpoint = str(tmp_path / 'killed' / 'epoch_2.pth')
+    resumed = run(labels, tmp_path / 'rest', resume=True, load_from=checkpoint, custom_hooks=EMA)
+    assert len(asked) == 10 and files(tmp_path / 'labels') == whole
     for name, value in recorded[1].items():
         assert torch.equal(value, resumed[1][name]), name
+    labels['teacher_labels']['mode'] = 'record'
+    run(labels, tmp_path / 'anew')
+    assert len(asked) == 30 and files(tmp_path / 'labels') == whole
 
 
-def test_a_hole_is_no_label(labels, tmp_path):
-    run(labels, tmp_path / 'record', scores=(1.0, 1.0))
+EMA = [dict(type='EMAHook', momentum=0.1)]
+
+
+def test_a_resumption_amid_an_epoch_records_nothing(labels, tmp_path):
+    run(labels, tmp_path / 'whole', custom_hooks=EMA, checkpoint=dict(by_epoch=False, interval=7))
+    (tmp_path / 'labels' / 'epoch-0001.safetensors').unlink()
+    whole = files(tmp_path / 'labels')
+    amid = dict(resume=True, load_from=str(tmp_path / 'whole' / 'iter_7.pth'), custom_hooks=EMA)
+    run(labels, tmp_path / 'rest', **amid)
+    assert files(tmp_path / 'labels') == whole
+    log = next((tmp_path / 'rest').rglob('*.log')).read_text()
+    assert log.count('resumed amid an epoch') == 3 and 'nothing is recorded' in log
     labels['teacher_labels']['mode'] = 'replay'
-    with pytest.raises(ValueError, match='10.*20|20.*10'):
-        run(labels, tmp_path / 'replay')  # of twice as many epochs
-
-
-def test_a_damaged_label_is_found(labels, tmp_path):
-    run(labels, tmp_path / 'record')
-    file = tmp_path / 'labels' / 'rank0.labels'
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(data)
-    with pytest.raises(ValueError, match='damaged at iteration 19'):
-        run(labels, tmp_path / 'replay')
+    with pytest.raises(ValueError, match=r'epochs 1 are missing in .*epochs 0, 2 to 3 are there'):
+        run(labels, tmp_path / 'missing', **amid)
+    run({**labels, 'teacher_labels': dict(path=str(tmp_path / 'labels'))}, tmp_path / 'auto')
+    with pytest.raises(ValueError, match='resume it from a checkpoint of the end of an epoch'):
+        run(labels, tmp_path / 'replay', **amid)
 
 
 def other_weights(cfg, kwargs):
@@ -176,26 +267,55 @@ CHANGES = [
 @pytest.mark.parametrize('what, change', CHANGES, ids=range(len(CHANGES)))
 def test_a_mismatch_is_named_before_the_first_step(what, change, labels, tmp_path):
     run(labels, tmp_path / 'record', scores=(1.0,))
-    before = (tmp_path / 'labels' / 'rank0.labels').read_bytes()
+    before = {path: path.read_bytes() for path in (tmp_path / 'labels').iterdir()}
     kwargs = {}
     change(labels, kwargs)
     message = f'`model.teacher_labels=None`(.|\n)*{what}' if what != 'topk' else what
     with pytest.raises(ValueError, match=message):
         run(labels, tmp_path / 'other', scores=(1.0,), **kwargs)
-    assert (tmp_path / 'labels' / 'rank0.labels').read_bytes() == before
+    assert {path: path.read_bytes() for path in (tmp_path / 'labels').iterdir()} == before
 
 
 def test_a_sample_is_checked_with_the_teacher(labels, tmp_path):
     run(labels, tmp_path / 'record')
     labels['teacher_labels'].update(mode='replay', check_interval=5)
-    runner = run(labels, tmp_path / 'replay')[2]
+    model = run(labels, tmp_path / 'replay')[2].model
     log = next((tmp_path / 'replay').rglob('*.log')).read_text()
     assert log.count('the teacher gives 100.0 % of the labels') == 4
-    teacher = runner.model.teacher_labels
-    teacher.iteration, teacher.store = 0, SimpleNamespace(file='FILE')
-    teacher._ask = lambda images: torch.full((4,), 9)
-    with pytest.raises(ValueError, match='gives 0.0 % of the labels in FILE'):
-        teacher._check(torch.zeros(4, dtype=torch.int64), None)
+    assert model.teacher_labels.agreements == [100.0] * 4
+
+
+def others(self, images):
+    return (classes + 1) % 5 if (classes := ASK(self, images)).ndim == 1 else classes
+
+
+ASK = TeacherLabels._ask
+SOFT = [
+    (dict(cpu='NONE'), 'cpu: "NONE" -> '),
+    (dict(versions=dict(torch='1')), 'versions.torch: "1" -> '),
+    (dict(decoder=['pillow']), 'decoder.0: "pillow" -> absent'),
+    (dict(precision='AmpOptimWrapper None', device='cuda'), 'device: "cuda" -> "cpu"'),
+]
+
+
+@pytest.mark.parametrize('change, message', SOFT, ids=range(len(SOFT)))
+def test_what_changes_by_a_rounding_is_a_warning(change, message, labels, tmp_path, monkeypatch):
+    found = fingerprint._recorded_on
+    with monkeypatch.context() as patch:
+        patch.setattr(fingerprint, '_recorded_on', lambda *args: {**found(*args), **change})
+        run(labels, tmp_path / 'record', scores=(1.0,))
+    model = run(labels, tmp_path / 'replay', scores=(1.0,))[2].model
+    log = next((tmp_path / 'replay').rglob('*.log')).read_text()
+    assert message in log and 'The first batch is compared' in log
+    assert model.teacher_labels.agreements == [100.0]
+    with monkeypatch.context() as patch:
+        patch.setattr(TeacherLabels, '_ask', others)
+        with pytest.raises(ValueError, match=f'gives 0.0 % of the labels in {tmp_path}'):
+            run(labels, tmp_path / 'others', scores=(1.0,))
+    (tmp_path / 'teacher.pth').unlink()
+    model = run(labels, tmp_path / 'without', scores=(1.0,))[2].model
+    log = next((tmp_path / 'without').rglob('*.log')).read_text()
+    assert message in log and 'not at hand to compare' in log and not model.teacher_labels.agreements
 
 
 def test_the_weights_are_not_needed_to_replay(labels, tmp_path):
@@ -228,9 +348,7 @@ def test_a_teacher_of_random_weights_has_no_labels(labels, tmp_path):
 def test_other_images_have_no_labels(labels, tmp_path):
     """Of a validation loss, say."""
     images = torch.randn(2, 3, 32, 32)
-    runner = run(labels, tmp_path / 'record', scores=(1.0,))[2]
-    student = runner.model
-    student.teacher_labels.store = SimpleNamespace(read=None, write=None)
+    student = run(labels, tmp_path / 'record', scores=(1.0,))[2].model
     with pytest.raises(ValueError, match='none for other images'):
         student.teacher_labels(images)
     student.eval()
@@ -238,11 +356,29 @@ def test_other_images_have_no_labels(labels, tmp_path):
     assert 'loss_distill' in student.loss(images, samples)  # asks the teacher
 
 
-def test_a_whole_record_is_not_locked(labels, tmp_path, monkeypatch):
-    """So that several students may replay it at once."""
-    recorded = run(labels, tmp_path / 'record')
-    monkeypatch.setattr(LabelStore, '_open_to_write', None)
-    same(run(labels, tmp_path / 'second'), recorded)
+def test_what_a_file_holds(labels, tmp_path):
+    """Read without this package."""
+    runner = run(labels, tmp_path / 'record', sampler=dict(type='DefaultSampler'), batch=8)[2]
+    header = json.loads((tmp_path / 'labels' / 'header.json').read_text())
+    assert str(tmp_path) not in json.dumps(header) and header['data']['type'] == 'Dots'
+    recipe = header['recipe']
+    assert (recipe['steps'], recipe['processes'], recipe['batch_size']) == (3, 1, 8)
+    assert recipe['dataset']['images'] == 20 and recipe['teacher_weights'][0]['name'] == 'teacher.pth'
+    assert header['seen_while_recording']['epoch'] == 3
+    assert 0 <= header['seen_while_recording']['teacher_acc'] <= 100
+    classes = load_file(tmp_path / 'labels' / 'epoch-0003.safetensors')['classes']
+    assert classes.dtype == np.uint16 and classes.shape == (3, 1, 8)
+    assert (classes[:2] < 5).all() and (classes[2, 0, :4] < 5).all() and (classes[2, 0, 4:] == 65535).all()
+    # What the teacher says to the images of the last epoch.
+    teacher = runner.model.teacher
+    loader = runner.train_dataloader
+    loader.batch_sampler.sampler.epoch = 3
+    for step, batch in enumerate(loader):
+        set_iteration(Iteration(0, 9 + step, range(1), 8))
+        images = runner.model.data_preprocessor(batch, training=True)['inputs']
+        set_iteration(None)
+        expected = teacher(images).argmax(1)
+        assert classes[step, 0, : len(expected)].tolist() == expected.tolist()
 
 
 def test_draws_that_do_not_repeat_are_refused(labels, tmp_path):
@@ -261,6 +397,7 @@ def test_a_missing_hook_is_named(labels, tmp_path):
     [
         (dict(mode='play'), "mode='play'"),
         (dict(topk=-1), 'topk=-1'),
+        (dict(check_interval=-1), 'check_interval=-1'),
     ],
 )
 def test_wrong_arguments(change, message, labels):
@@ -278,13 +415,6 @@ def test_labels_of_no_teacher(labels):
 def test_soft_needs_probabilities(labels, tmp_path):
     labels['head']['loss'] = dict(type='DistillationLoss', mode='soft')
     with pytest.raises(ValueError, match='topk=10'):
-        run(labels, tmp_path / 'record')
-
-
-def test_no_room_on_the_disk(labels, tmp_path, monkeypatch):
-    usage = __import__('shutil').disk_usage(tmp_path)._replace(free=10)
-    monkeypatch.setattr('shutil.disk_usage', lambda path: usage)
-    with pytest.raises(OSError, match='No room for the labels'):
         run(labels, tmp_path / 'record')
 
 
@@ -307,28 +437,53 @@ class Counts(Hook):
         self.outputs.append(outputs)
 
 
-def test_the_command_records_without_the_student(labels, tmp_path, monkeypatch):
-    """What it records a training replays, to the bit."""
-    reference = tmp_path / 'labels' / 'rank0.labels'
-    runner = run(labels, tmp_path / 'record')[2]
+def test_the_command_records_without_the_student(labels, tmp_path, monkeypatch, capsys):
+    """What it records is what a training does, in parts that are put together."""
+    runner = run(labels, tmp_path / 'record', scores=(1.0,) * 3)[2]
+    whole = contents(tmp_path / 'labels')
     asked, ask = [], Teacher.__call__
     monkeypatch.setattr(Teacher, '__call__', lambda self, images: asked.append(1) or ask(self, images))
+    changes = dict(
+        load_from='of the student, which is not there.pth',
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        default_hooks=dict(
+            runner.cfg.default_hooks,
+            finite_loss=dict(type='FiniteLossHook'),
+            checkpoint=dict(type='AtomicCheckpointHook', save_best='auto'),
+        ),
+    )
+
+    def command(*arguments, folder='alone'):
+        cfg = write_config(runner, tmp_path / 'cfg.json', **changes)
+        options = ['--cfg-options', f'model.teacher_labels.path={tmp_path / folder}']
+        return main(['label', cfg, *arguments, '--work-dir', str(tmp_path / 'work'), *options])
+
     for _ in range(2):  # the second time there is nothing to do
-        cfg = write_config(
-            runner,
-            tmp_path / 'cfg.json',
-            load_from='of the student, which is not there.pth',
-            default_hooks=dict(
-                runner.cfg.default_hooks,
-                finite_loss=dict(type='FiniteLossHook'),
-                checkpoint=dict(type='AtomicCheckpointHook', save_best='auto'),
-            ),
-        )
-        path = f'model.teacher_labels.path={tmp_path / "alone"}'
-        assert main(['label', cfg, '--work-dir', str(tmp_path / 'work'), '--cfg-options', path]) == 0
-        assert (tmp_path / 'alone' / 'rank0.labels').read_bytes() == reference.read_bytes()
-        assert len(asked) == 20
+        assert command() == command('--epochs', '1:3', folder='rest') == 0
+        assert len(asked) == 15
+    os.rename(tmp_path / 'alone' / 'epoch-0000.safetensors', tmp_path / 'rest' / 'epoch-0000.safetensors')
+    assert contents(tmp_path / 'rest') == whole
     assert not list((tmp_path / 'work').rglob('*.pth'))
+    assert command('--check', str(tmp_path / 'rest')) == 0
+    output = capsys.readouterr().out
+    assert 'epochs 0 to 2 are sound' in output and '5 steps of 1 x 4 images' in output
+    assert 'The teacher gives 100.0 % of a sample' in output and len(asked) == 15 + 3 * 2
+    monkeypatch.setattr(TeacherLabels, '_ask', others)
+    assert command('--check', str(tmp_path / 'rest')) == 2
+    assert 'gives 0.0 % of the labels' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('epochs', ['5', '3:3', 'a:b', '-1:2'])
+def test_no_epochs(epochs, labels, tmp_path, capsys):
+    cfg = write_config(training(labels, tmp_path, batch_size=4), tmp_path / 'cfg.json')
+    assert main(['label', cfg, f'--epochs={epochs}', '--work-dir', str(tmp_path)]) == 2
+    assert f'--epochs {epochs} names no epochs' in capsys.readouterr().err
+
+
+def test_training_by_iteration_has_no_epochs(labels, tmp_path):
+    by_iteration = dict(train_cfg=dict(by_epoch=False, max_iters=2), param_scheduler=None)
+    with pytest.raises(ValueError, match='IterBasedTrainLoop has none: set `train_cfg'):
+        run(labels, tmp_path / 'record', **by_iteration)
 
 
 def test_the_loop_trains_nothing_and_calls_the_hooks_that_are_there(labels, tmp_path):
@@ -373,7 +528,7 @@ def test_the_command_does_not_replay(labels, tmp_path, capsys):
     hooks = dict(seed=dict(type='SeedHook'), labels=dict(type='TeacherLabelsHook'))
     cfg = write_config(runner, tmp_path / 'cfg.json', default_hooks=hooks)
     assert main(['label', cfg, '--work-dir', str(tmp_path)]) == 2
-    assert 'Nothing to replay' in capsys.readouterr().err
+    assert "mode='replay' records nothing" in capsys.readouterr().err
 
 
 # --- the loss of the first k ----------------------------------------------
