@@ -14,6 +14,7 @@ from conftest import build, make_batch, make_runner
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import MMDistributedDataParallel
+from test_virtual_processes import close, run_of
 from trainings import resumed, same, training
 
 from deit_plugin.datasets import ImageNet1k
@@ -166,6 +167,25 @@ def test_gradients_of_two_processes_are_resumed(processes, drawing_model, tmp_pa
     whole = tmp_path / 'whole'
     assert 'gradients' in torch.load(whole / 'epoch_1.pth')
     assert same(whole / 'epoch_2.pth', tmp_path / 'again' / 'epoch_2.pth')
+
+
+def train_the_recipe(rank, folder, cfg):
+    kwargs = dict(
+        launcher='pytorch', model_wrapper_cfg=dict(type='MMDistributedDataParallel', device_ids=None)
+    )
+    run_of(cfg, folder / 'two', 4, **kwargs)
+    run_of(cfg, folder / 'again', 2, folder / 'one' / 'epoch_2.pth', **kwargs)
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_trains(processes, drawing_model, tmp_path):
+    """From the start, and resumed from the one's, with other batches."""
+    expected = run_of(drawing_model, tmp_path / 'one')
+    run(processes, train_the_recipe, tmp_path, drawing_model)
+    for name, count in dict(two=1, again=2).items():
+        found = torch.load(tmp_path / name / 'epoch_4.pth')
+        assert found['meta']['accumulated'] == count
+        close(found, expected)
 
 
 def list_images(rank, folder):

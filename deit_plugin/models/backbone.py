@@ -255,7 +255,6 @@ class DeiT(VisionTransformer):
             self.pos_embed, self.patch_resolution, grid, self.interpolate_mode, self.num_extra_tokens
         )
         x = self.pre_norm(self.drop_after_pos(x))
-
         outs = []
         for i, layer in enumerate(self.layers):
             if self.with_cp and torch.is_grad_enabled():

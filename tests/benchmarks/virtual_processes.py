@@ -28,10 +28,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 from deit_plugin.draws import current_iteration
+from deit_plugin.engine.runner import DeiTRunner
 from deit_plugin.models import DeiTDataPreprocessor
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs' / 'deit_digits_distilled.py'
@@ -56,6 +56,11 @@ class Witness(DeiTDataPreprocessor):
                 with open(os.environ['SEEN'], 'a') as file:
                     file.write(f'{iteration.step} {process} {seen.hexdigest()}\n')
         return dict(data, inputs=data['inputs'].to(DTYPE))
+
+
+class OfType(DeiTRunner):
+    def build_model(self, model):
+        return super().build_model(model).to(DTYPE)
 
 
 def config(folder, processes, batch, workers, epochs):
@@ -85,6 +90,7 @@ def config(folder, processes, batch, workers, epochs):
         }
     )
     if processes > 1:
+        cfg.launcher = 'pytorch'
         cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
     return cfg
 
@@ -100,9 +106,7 @@ def train(rank, folder, way, epochs, dtype):
     global DTYPE
     DTYPE = getattr(torch, dtype)
     cfg.resume = (Path(folder) / 'run' / 'last_checkpoint').exists()
-    runner = Runner.from_cfg(cfg)
-    runner.model.to(DTYPE)
-    runner.train()
+    OfType.from_cfg(cfg).train()
 
 
 def start(folder, way, epochs, dtype):

@@ -7,6 +7,7 @@ from .global_batch import GlobalBatchHook
 from .history import HistoryHook
 from .seed import SeedHook
 from .setup import SetupHook
+from .step_ema import StepEMAHook
 from .teacher_labels import TeacherLabelsHook
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     'HistoryHook',
     'SeedHook',
     'SetupHook',
+    'StepEMAHook',
     'TeacherLabelsHook',
 ]
