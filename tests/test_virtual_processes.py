@@ -47,11 +47,11 @@ def folder(tmp_path_factory):
     return root
 
 
-def loader_of(folder, batch_size, workers=0):
+def loader_of(folder, batch_size, workers=0, dataset=None):
     pipeline = [dict(type='LoadRandomResizedCrop', scale=32), dict(type='PackInputs')]
     return Runner.build_dataloader(
         dict(
-            dataset=ImageFolder(data_root=str(folder), pipeline=pipeline),
+            dataset=dataset or ImageFolder(data_root=str(folder), pipeline=pipeline),
             batch_size=batch_size,
             num_workers=workers,
             drop_last=True,
@@ -140,6 +140,16 @@ def test_what_cannot_be_shared_is_refused(processes, batch_size, message, on):
     on(0, processes)
     with pytest.raises(ValueError, match=message):
         RECIPE.accumulated(batch_size)
+
+
+def test_too_few_images_for_a_step_are_refused(folder, on):
+    on(0, 1)
+    loader = loader_of(folder, 4)
+    loader.dataset.get_subset_([0, 1, 2])
+    few = loader_of(folder, 4, dataset=loader.dataset)
+    message = 'has 4 processes of 2 images, 8 in a step, and the data set has 3: set .*sampler.processes'
+    with pytest.raises(ValueError, match=message):
+        place_draws(few, 1)
 
 
 @pytest.mark.parametrize('given', [dict(processes=4), dict(batch_size=2), dict(processes=0, batch_size=0)])

@@ -82,6 +82,23 @@ def virtual_processes_of(loader: DataLoader) -> VirtualProcesses:
     return named_virtual_processes(loader) or VirtualProcesses(get_world_size(), loader.batch_size)
 
 
+def no_iteration(loader: DataLoader) -> str:
+    """Why an epoch of a loader has no iteration, and what to set; empty if it has some."""
+    if len(loader):
+        return ''
+    images, virtual = len(loader.dataset), named_virtual_processes(loader)
+    if virtual is None:
+        return (
+            f'a batch of {loader.batch_size} is more than the {images} images, and drop_last leaves out what '
+            'is less: set a smaller `train_dataloader.batch_size`'
+        )
+    return (
+        f'{virtual}, {virtual.number * virtual.batch_size} in a step, and the data set has {images}: set '
+        '`train_dataloader.sampler.processes` or `train_dataloader.sampler.batch_size` lower, and '
+        '`train_dataloader.batch_size` to a multiple of the latter'
+    )
+
+
 def place_draws(loader: DataLoader, seed: int) -> PlacedSampler:
     """Make the order of a loader's samples, and what is drawn for each, follow from the seed and the place.
 
@@ -95,12 +112,8 @@ def place_draws(loader: DataLoader, seed: int) -> PlacedSampler:
     Raises:
         ValueError: If the loader has no batches of indices, or no batch at all.
     """
-    if not len(loader):
-        raise ValueError(
-            'An epoch has no iteration, so nothing would be learnt: the data set has '
-            f'{len(loader.dataset)} images, a batch {loader.batch_size}, and drop_last leaves out what '
-            'is less. Set a smaller `train_dataloader.batch_size`'
-        )
+    if reason := no_iteration(loader):
+        raise ValueError(f'An epoch has no iteration, so nothing would be learnt: {reason}')
     sampler = getattr(loader.batch_sampler, 'sampler', None)
     if sampler is None:
         raise ValueError(

@@ -13,6 +13,7 @@ from mmpretrain.registry import HOOKS
 
 from ...datasets import labels_collate
 from ...datasets.filling import FillsBatches
+from ...datasets.seeded import no_iteration
 from ...draws import draws_put_back
 from ...messages import some
 from ...models import DeiT, DeiTDataPreprocessor, DistilledClassifier
@@ -160,12 +161,8 @@ def _of_batch(runner, model) -> Iterator[str]:
 
 def _of_length(runner, model) -> Iterator[str]:
     length, count = len(runner.train_dataloader), runner.optim_wrapper._accumulative_counts
-    if not length:
-        loader = runner.train_dataloader
-        yield (
-            f'a batch of {loader.batch_size} is more than the {len(loader.dataset)} images, and drop_last '
-            'leaves out what is less: set a smaller `train_dataloader.batch_size`'
-        )
+    if reason := no_iteration(runner.train_dataloader):
+        yield reason
     elif count > length:
         images = length * runner.train_dataloader.batch_size * get_world_size()
         yield (
