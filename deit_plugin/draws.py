@@ -82,14 +82,14 @@ def parts(number: int, purpose: str) -> Iterator[slice]:
 
     While a part is at hand, all generators are those of its place: (purpose, seed, step, virtual process).
     Those on the CPU are afterwards as they were before. Outside of a training the batch is one part, and
-    draws on.
+    draws on; so is one of more images than the iteration has.
 
     Args:
         number (int): Images in the batch.
         purpose (str): What is drawn.
     """
     iteration = current_iteration()
-    if iteration is None:
+    if iteration is None or number > len(iteration.processes) * iteration.batch_size:
         yield slice(0, number)
         return
     with draws_put_back():

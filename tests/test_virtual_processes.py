@@ -167,6 +167,13 @@ def test_without_a_training_the_batch_is_one_part():
     assert torch.equal(*drawn, expected)
 
 
+def test_a_batch_of_more_images_than_the_iteration_has_is_one_part(on):
+    """As of a model that sees each image twice."""
+    set_iteration(RECIPE.at(0, 0, 4))
+    assert list(parts(3, 'anything')) == [slice(0, 2), slice(2, 3)]
+    assert list(parts(8, 'anything')) == [slice(0, 8)]
+
+
 def run_of(model, folder, batch_size=2, resume=None, **kwargs):
     """20 images in 4 epochs of 2 steps, of 4 processes with 2 images."""
     kwargs.setdefault('optim_wrapper', dict(optimizer=dict(type='SGD', lr=0.1)))

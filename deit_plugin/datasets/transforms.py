@@ -59,7 +59,7 @@ class LoadRandomResizedCrop(BaseTransform):
         on_device (str, optional): What is left to the device, where a worker
             fills whole batches (:class:`FillsBatches`). ``'resize'``: crops
             are sent at their own sizes. ``'decode'``: files are sent, and a
-            GPU decodes them. See :func:`images_of` for what differs.
+            GPU decodes them. See ``models.pieces`` for what differs.
             Defaults to None.
 
     Raises:

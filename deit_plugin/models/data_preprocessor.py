@@ -7,10 +7,10 @@ from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from ..datasets.pieces import images_of
 from ..draws import parts
 from .erasing import BatchErasing
 from .mixing import SentIndices
+from .pieces import images_of
 from .rand_augment import RandAugment
 
 

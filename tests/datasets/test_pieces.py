@@ -9,8 +9,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from deit_plugin.datasets import ImageFolder, LoadRandomResizedCrop
-from deit_plugin.datasets.pieces import Pieces, images_of
+from deit_plugin.datasets.pieces import Pieces
 from deit_plugin.datasets.seeded import place_draws
+from deit_plugin.models.pieces import images_of
 
 CPU = torch.device('cpu')
 PHOTO = load_sample_image('china.jpg')[:300, :400]
