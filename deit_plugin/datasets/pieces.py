@@ -5,9 +5,6 @@ import torch
 
 from .collate import empty_to_send
 
-# One row for each image. Height and width are those of what was sent, 0 for a file; the box is in it.
-_COLUMNS = ('bytes', 'height', 'width', 'top', 'left', 'box_height', 'box_width', 'flipped')
-
 
 class Pieces:
     """A batch as a worker sends it.
@@ -35,7 +32,11 @@ class Pieces:
         self._rows.append((part.size, *row))
 
     def batch(self) -> dict:
-        """``pieces``, the bytes of all images in a row, ``boxes``, (B, 8) int64, and ``size``."""
+        """``pieces``, the bytes of all images in a row, ``boxes``, (B, 8) int64, and ``size``.
+
+        A row of the boxes is: bytes; height and width of what is sent, 0 for a file; top, left, height and
+        width of the crop in it, in pixels; whether it is flipped.
+        """
         pieces = empty_to_send(sum(part.size for part in self._parts))
         for piece, part in zip(pieces.split([part.size for part in self._parts]), self._parts):
             piece.copy_(torch.from_numpy(part))
