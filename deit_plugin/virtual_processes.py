@@ -11,6 +11,8 @@ from mmengine.dist import get_dist_info
 
 from .draws import Iteration
 
+_SAMPLER = 'train_dataloader.sampler'
+
 
 class VirtualProcesses(NamedTuple):
     """The processes of a training, whatever it runs on.
@@ -38,8 +40,12 @@ class VirtualProcesses(NamedTuple):
         """
         _, processes = get_dist_info()
         if self.number % processes:
+            size, rest = divmod(self.number * self.batch_size, processes)
+            settings = f'{_SAMPLER}.processes={processes} {_SAMPLER}.batch_size={size}'
+            other = f', or train another run: `{settings} train_dataloader.batch_size={size}`'
             raise ValueError(
-                f'{self}, which {processes} cannot share: run {_listed(_divisors(self.number))} processes'
+                f'{self}, which {processes} cannot share: run {_listed(_divisors(self.number))} '
+                f'processes{"" if rest else other}'
             )
 
     def accumulated(self, batch_size: int) -> int:
@@ -53,13 +59,13 @@ class VirtualProcesses(NamedTuple):
         together, rest = divmod(batch_size, self.batch_size)
         if not rest and together and not share % together:
             return share // together
-        smaller = f'processes={2 * self.number} train_dataloader.sampler.batch_size={self.batch_size // 2}'
+        smaller = f'{_SAMPLER}.processes={2 * self.number} {_SAMPLER}.batch_size={self.batch_size // 2}'
         raise ValueError(
             f'{self}, of which each of {self.number // share} carries {share}; a batch of {batch_size} does '
             'not fit: set `train_dataloader.batch_size` to '
             f'{_listed(self.batch_size * n for n in _divisors(share))}. If the smallest is too much for a '
             'device, set `model.backbone.with_cp=True`, or train another run, of smaller processes: '
-            f'`train_dataloader.sampler.{smaller}`'
+            f'`{smaller}`'
         )
 
     def __str__(self) -> str:

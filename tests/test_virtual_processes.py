@@ -129,7 +129,12 @@ def test_copies_of_an_image_go_to_different_processes(on):
 @pytest.mark.parametrize(
     'processes, batch_size, message',
     [
-        (3, 2, 'has 4 processes of 2 images, which 3 cannot share: run 1, 2 or 4 processes'),
+        (3, 2, 'has 4 processes of 2 images, which 3 cannot share: run 1, 2 or 4 processes$'),
+        (
+            8,
+            1,
+            'run 1, 2 or 4 processes, or train another run: `.*processes=8 .*batch_size=1 .*batch_size=1`',
+        ),
         (1, 3, 'of which each of 1 carries 4; a batch of 3 does not fit: set `.*` to 2, 4 or 8. If'),
         (1, 6, 'set `train_dataloader.batch_size` to 2, 4 or 8'),
         (2, 8, 'set `train_dataloader.batch_size` to 2 or 4'),
