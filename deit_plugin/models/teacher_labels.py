@@ -30,6 +30,7 @@ class TeacherLabels:
 
     Attributes:
         recorded (set[int]): The epochs that are recorded; the hook sets it.
+        num_classes (int): K, of the teacher; the hook sets it.
         agreements (list[float]): Percent of the answers that the teacher
             gave again, of each comparison.
 
@@ -56,6 +57,7 @@ class TeacherLabels:
         self.check_interval = check_interval
         self.tau = 1.0
         self.recorded: set[int] = set()
+        self.num_classes: int | None = None
         self.agreements: list[float] = []
         self.compare_next = False
         self.end()
@@ -109,6 +111,11 @@ class TeacherLabels:
 
     def _ask(self, images: torch.Tensor) -> Answer:
         logits = self.teacher(images)
+        if self.num_classes not in (None, logits.shape[1]):
+            raise ValueError(
+                f'The teacher gives {logits.shape[1]} classes, and {self.num_classes} are recorded: set '
+                '`model.teacher.num_classes`'
+            )
         if not self.topk:
             return logits.argmax(dim=1)
         probs = (logits.float() / self.tau).softmax(dim=1)

@@ -52,7 +52,7 @@ def run_fingerprint(runner, model, seed: int, virtual: VirtualProcesses, asked: 
         switches=[h for h in cfg.get('custom_hooks') or [] if 'SwitchRecipe' in str(h.get('type'))],
         teacher=without_weights(model.teacher.cfg),
         teacher_weights=teacher_weights(model.teacher.cfg, asked),
-        num_classes=labels.teacher.num_classes or model.head.num_classes,
+        num_classes=labels.num_classes,
         topk=labels.topk,
         tau=labels.tau if labels.topk else None,
     )

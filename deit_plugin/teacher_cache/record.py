@@ -170,11 +170,12 @@ class Record:
 
 
 def epochs_named(numbers: Iterable[int]) -> str:
-    """Such as ``epochs 0 to 99, 120 to 120 are``, for a message."""
+    """Such as ``epochs 0 to 99, 120 are``, for a message."""
     numbers = sorted(numbers)
     starts = [n for n in numbers if n - 1 not in numbers]
     ends = [n for n in numbers if n + 1 not in numbers]
-    return f'epochs {some(f"{a} to {b}" if b > a else a for a, b in zip(starts, ends))} are'
+    named = some(f'{a} to {b}' if b > a else a for a, b in zip(starts, ends))
+    return f'epoch {named} is' if len(numbers) == 1 else f'epochs {named} are'
 
 
 def check_record(folder: str) -> tuple[list[int], list[str], dict]:

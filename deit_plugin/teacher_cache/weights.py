@@ -30,7 +30,16 @@ def without_weights(teacher):
 
 
 def teacher_weights(teacher: dict, asked: bool) -> list[dict]:
-    """The names of the teacher's checkpoints and, of those at hand, the SHA-256."""
+    """The names of the teacher's checkpoints and, of those at hand, the SHA-256.
+
+    Args:
+        teacher (dict): Config of the teacher.
+        asked (bool): Whether the weights are needed, and downloaded.
+
+    Raises:
+        ValueError: If a part of the teacher has none.
+        OSError: If they are needed and cannot be read.
+    """
     for part in teacher.get('members') or [teacher]:
         if not (checkpoints_of(part) or part.get('pretrained') or part.get('init_cfg')):
             raise ValueError(
@@ -39,7 +48,7 @@ def teacher_weights(teacher: dict, asked: bool) -> list[dict]:
     found = []
     for name in checkpoints_of(teacher):
         path = fetch(name) if asked else local_file(name)
-        known = content_hash(path) if osp.exists(path) else None
+        known = content_hash(path) if asked or osp.exists(path) else None
         found.append(dict(name=osp.basename(name.rstrip('/')), sha256=known))
     return found
 

@@ -212,7 +212,7 @@ def test_a_resumption_amid_an_epoch_records_nothing(labels, tmp_path):
     log = next((tmp_path / 'rest').rglob('*.log')).read_text()
     assert log.count('resumed amid an epoch') == 3 and 'nothing is recorded' in log
     labels['teacher_labels']['mode'] = 'replay'
-    with pytest.raises(ValueError, match=r'epochs 1 are missing in .*epochs 0, 2 to 3 are there'):
+    with pytest.raises(ValueError, match=r'epoch 1 is missing in .*epochs 0, 2 to 3 are there'):
         run(labels, tmp_path / 'missing', **amid)
     run({**labels, 'teacher_labels': dict(path=str(tmp_path / 'labels'))}, tmp_path / 'auto')
     with pytest.raises(ValueError, match='resume it from a checkpoint of the end of an epoch'):
@@ -404,6 +404,20 @@ def test_wrong_arguments(change, message, labels):
     labels['teacher_labels'].update(change)
     with pytest.raises(ValueError, match=message):
         build(labels)
+
+
+def test_more_probabilities_than_classes(labels, tmp_path):
+    labels['teacher_labels']['topk'] = 6
+    with pytest.raises(ValueError, match='topk=6 is more than the 5 classes'):
+        run(labels, tmp_path / 'record')
+
+
+def test_a_teacher_of_other_classes_than_its_config_tells(labels, tmp_path):
+    del labels['teacher']['num_classes'], labels['teacher']['checkpoint']
+    torch.save(build(labels['teacher']).state_dict(), tmp_path / 'teacher.pth')
+    labels['teacher']['checkpoint'] = str(tmp_path / 'teacher.pth')
+    with pytest.raises(ValueError, match='gives 1000 classes, and 5 are recorded'):
+        run(labels, tmp_path / 'record')
 
 
 def test_labels_of_no_teacher(labels):

@@ -177,7 +177,7 @@ def fingerprint(batch=4, teacher=None, pipeline=None, transforms=None, loader=No
     )
     model = SimpleNamespace(
         teacher=teacher,
-        teacher_labels=SimpleNamespace(teacher=teacher, topk=0, tau=1.0),
+        teacher_labels=SimpleNamespace(teacher=teacher, topk=0, tau=1.0, num_classes=3),
         parameters=lambda: iter([torch.zeros(1)]),
     )
     found = run_fingerprint(runner, model, 0, virtual, asked=False)
@@ -255,5 +255,7 @@ def test_every_part_of_a_teacher_has_weights(tmp_path):
     teacher = dict(type='B', members=members[:1])
     assert teacher_weights(teacher, asked=False) == [dict(name='w.pth', sha256=None)]
     assert not at_hand(teacher) and not at_hand(dict(type='A', pretrained=True))
+    with pytest.raises(FileNotFoundError, match='w.pth'):
+        teacher_weights(teacher, asked=True)
     (tmp_path / 'w.pth').touch()
     assert at_hand(teacher)

@@ -75,7 +75,7 @@ def test_each_flipped_byte_is_found(folder, capsys):
             read_epoch(str(path))
     assert main(['label', '--check', str(folder)]) == 1
     output = capsys.readouterr().out
-    assert 'epochs 0 are sound' in output and f'{path} is damaged' in output
+    assert 'epoch 0 is sound' in output and f'{path} is damaged' in output
     with pytest.raises(ValueError, match='damaged.*Copy it anew'):
         open_record(folder).read(1)
     path.write_bytes(content[:-1])

@@ -16,6 +16,7 @@ from ...teacher_cache.record import Record, shape_of
 from ...teacher_cache.weights import at_hand
 from ..utils import unwrap
 from .seed import SeedHook
+from .setup import num_classes_of
 
 
 @HOOKS.register_module()
@@ -46,7 +47,7 @@ class TeacherLabelsHook(Hook):
             return
         seed = _seed_of(runner)
         _check_training(runner, model, labels)
-        labels.tau = model.distillation.tau
+        labels.tau, labels.num_classes = model.distillation.tau, _num_classes(model, labels)
         virtual = virtual_processes_of(runner.train_dataloader)
         wanted = getattr(runner.train_loop, 'epochs', range(runner.epoch, runner.max_epochs))
         fingerprint = partial(run_fingerprint, runner, model, seed, virtual)
@@ -149,11 +150,15 @@ def _check_training(runner, model, labels):
         )
     if model.distillation.mode == 'soft' and not labels.topk:
         raise ValueError('Soft distillation needs probabilities: set `model.teacher_labels.topk=10` or so')
-    classes = labels.teacher.num_classes or model.head.num_classes
+    classes = _num_classes(model, labels)
     if labels.topk > classes:
         raise ValueError(
             f'teacher_labels.topk={labels.topk} is more than the {classes} classes of the teacher'
         )
+
+
+def _num_classes(model, labels) -> int:
+    return labels.teacher.num_classes or num_classes_of(model)
 
 
 def _what_changed(differences: list[str], compared: bool) -> str:
