@@ -22,6 +22,7 @@ from trainings import PIPELINE, stop_workers, training, unique_name
 from deit_plugin.__main__ import main
 from deit_plugin.draws import Iteration, set_iteration
 from deit_plugin.models import DistillationLoss
+from deit_plugin.models.ensemble import EnsembleClassifier  # noqa: F401
 from deit_plugin.models.teacher import Teacher
 from deit_plugin.models.teacher_labels import TeacherLabels
 from deit_plugin.teacher_cache import fingerprint
@@ -404,6 +405,22 @@ def test_wrong_arguments(change, message, labels):
     labels['teacher_labels'].update(change)
     with pytest.raises(ValueError, match=message):
         build(labels)
+
+
+def test_several_teachers_are_recorded_as_one(labels, tmp_path, monkeypatch):
+    other = dict(labels['teacher'], checkpoint=str(tmp_path / 'other.pth'))
+    torch.save(build({**other, 'checkpoint': None}).state_dict(), tmp_path / 'other.pth')
+    members = [labels['teacher'], other]
+    norm = dict(mean=[120.0] * 3, std=[60.0] * 3)
+    labels['teacher'] = dict(type='EnsembleClassifier', members=members, data_preprocessor=norm)
+    live = run({**labels, 'teacher_labels': None}, tmp_path / 'live')
+    recorded = run(labels, tmp_path / 'record')
+    same(live, recorded)
+    no_teacher(monkeypatch)
+    same(run(labels, tmp_path / 'replay'), recorded)
+    other_weights(dict(teacher=other), {})
+    with pytest.raises(ValueError, match='teacher_weights.1.sha256'):
+        run(labels, tmp_path / 'others')
 
 
 def test_more_probabilities_than_classes(labels, tmp_path):
