@@ -35,8 +35,8 @@ class EnsembleClassifier(BaseClassifier):
             )
         if not isinstance(data_preprocessor, dict):
             raise ValueError(
-                'An ensemble needs to know how its images are normalised: set `data_preprocessor` to mean, std '
-                f'and to_rgb, of a teacher to those of the student, not to {data_preprocessor!r}'
+                'An ensemble needs to know how its images are normalised: set `data_preprocessor` to mean, '
+                f'std and to_rgb, of a teacher to those of the student, not to {data_preprocessor!r}'
             )
         # Built here: mmengine would look for it among its own.
         given = dict(dict(type='ClsDataPreprocessor'), **data_preprocessor)
