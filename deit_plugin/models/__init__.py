@@ -1,14 +1,18 @@
 from .backbone import DeiT
 from .classifier import DistilledClassifier
 from .data_preprocessor import DeiTDataPreprocessor
+from .dual_logits import Classifiers, classifiers
 from .filled_head import DeiTHead
 from .foreign_names import accept_foreign_names
 from .head import DeiTDualHead
 from .loss import DistillationLoss
 from .masked import MaskedDeiT
 from .neck import DistillationTokenNeck
+from .taught import TaughtClassifier
+from .timm_classifier import DistilledTimmClassifier
 
 __all__ = [
+    'Classifiers',
     'DeiT',
     'DeiTDataPreprocessor',
     'DeiTDualHead',
@@ -16,6 +20,9 @@ __all__ = [
     'DistillationLoss',
     'DistillationTokenNeck',
     'DistilledClassifier',
+    'DistilledTimmClassifier',
     'MaskedDeiT',
+    'TaughtClassifier',
     'accept_foreign_names',
+    'classifiers',
 ]

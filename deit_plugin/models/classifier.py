@@ -1,18 +1,21 @@
 """The classifier with a teacher."""
 
-import logging
-
 import torch
-from mmengine.logging import print_log
-from mmpretrain.models import ClsHead, DeiTClsHead, EfficientFormerClsHead, ImageClassifier, LeViTClsHead
+from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from .head import DeiTDualHead
-from .loss import DistillationLoss
+from .dual_logits import (
+    check_prediction,
+    classifiers,
+    dual_logits,
+    dual_loss,
+    fused_logits,
+    leave_out,
+    warn_of_untrained,
+)
 from .neck import DistillationTokenNeck
-from .teacher import Teacher
-from .teacher_labels import TeacherLabels
+from .taught import TaughtClassifier
 
 _DISTILLED = (
     "`backbone=dict(type='DeiT', distilled=True)`, "
@@ -21,15 +24,8 @@ _DISTILLED = (
 )
 
 
-def _has_two_classifiers(head) -> bool:
-    """Whether it is a head of mmpretrain with a second classifier, for a teacher."""
-    if isinstance(head, LeViTClsHead):
-        return head.distillation
-    return isinstance(head, DeiTClsHead) or isinstance(head, EfficientFormerClsHead) and head.dist
-
-
 @MODELS.register_module()
-class DistilledClassifier(ImageClassifier):
+class DistilledClassifier(TaughtClassifier, ImageClassifier):
     """An ``ImageClassifier`` with a teacher (arXiv 2012.12877, section 4).
 
     The teacher sees the very tensor that the student sees, after all
@@ -41,15 +37,20 @@ class DistilledClassifier(ImageClassifier):
     Args:
         backbone (dict): The student's backbone, such as :class:`DeiT`.
         neck (dict, optional): Such as :class:`DistillationTokenNeck`.
-        head (dict, optional): Such as :class:`DeiTDualHead`. Its ``loss``
-            must be a :class:`DistillationLoss` if there is a teacher. Any
-            head of mmpretrain that gives logits serves for the paper's
-            distillation without a token (``distill_on='cls'``).
+        head (dict, optional): Such as :class:`DeiTDualHead`, or mmpretrain's
+            ``DeiTClsHead``, ``LeViTClsHead`` or ``EfficientFormerClsHead``,
+            or any that :func:`classifiers` knows. Its ``loss`` must be a
+            :class:`DistillationLoss` if there is a teacher. Any head that
+            gives logits serves for the paper's distillation without a token
+            (``distill_on='cls'``).
         teacher (dict, optional): The config of any classifier of mmpretrain
             with, beside its own keys, ``checkpoint``. See :class:`Teacher`.
         teacher_labels (dict, optional): Record the teacher's answers, or
             replay them without a teacher: the arguments of
             :class:`TeacherLabels`. Defaults to None: the teacher is asked.
+        prediction (str, optional): What evaluation reads of a head with two
+            classifiers; see :class:`DeiTDualHead`. Defaults to None: what
+            the head says, ``'mean'`` if it says nothing.
         **kwargs: ``train_cfg``, ``data_preprocessor``, ``pretrained`` and
             ``init_cfg`` of mmpretrain's ``ImageClassifier``.
 
@@ -66,30 +67,55 @@ class DistilledClassifier(ImageClassifier):
         head: dict | None = None,
         teacher: dict | None = None,
         teacher_labels: dict | None = None,
+        prediction: str | None = None,
         **kwargs,
     ):
         super().__init__(backbone=backbone, neck=neck, head=head, **kwargs)
-        self.teacher = None if teacher is None else Teacher(teacher, self.data_preprocessor)
-        self.teacher_labels = None
-        if teacher_labels is not None:
-            if teacher is None:
-                raise ValueError('teacher_labels are the answers of a teacher: set `model.teacher`')
-            self.teacher_labels = TeacherLabels(self.teacher, **teacher_labels)
+        self.set_teacher(teacher, teacher_labels, 'head.loss')
+        check_prediction(prediction or 'mean')
+        if prediction is not None and classifiers(self.head) is None:
+            raise ValueError(
+                f'prediction={prediction!r} chooses one of two classifiers, and {type(self.head).__name__} '
+                'has but one: leave it out'
+            )
+        if prediction is not None and hasattr(self.head, 'prediction'):
+            self.head.prediction = prediction
+        self.prediction = prediction or 'mean'
         self._check_tokens()
-        self._check_loss(getattr(self.head, 'loss_module', None))
+        self._check_loss()
 
     @property
-    def distillation(self) -> DistillationLoss | None:
-        """The head's loss, if it is one that may take a teacher."""
-        loss = getattr(self.head, 'loss_module', None)
-        return loss if isinstance(loss, DistillationLoss) else None
+    def criterion(self) -> torch.nn.Module | None:
+        """The head's loss module."""
+        return getattr(self.head, 'loss_module', None)
+
+    @property
+    def num_classes(self) -> int | None:
+        """The head's."""
+        return getattr(self.head, 'num_classes', None)
+
+    @property
+    def _for_the_head(self) -> bool:
+        """Whether the head has two classifiers, but does not train and read both by itself."""
+        return classifiers(self.head) is not None and not hasattr(self.head, 'prediction')
 
     def _check_tokens(self):
         tokens = getattr(self.backbone, 'num_extra_tokens', None)
+        pair = classifiers(self.head)
+        reads_two = pair is not None and pair.tokens == 2
+        both = isinstance(self.neck, DistillationTokenNeck) and self.neck.token == 'both'
+        if reads_two and self._for_the_head and both:
+            raise ValueError(
+                f'{type(self.head).__name__} takes both tokens from the backbone: leave the '
+                "DistillationTokenNeck out, or use `head=dict(type='DeiTDualHead')`"
+            )
         if tokens is None:
             return
-        for part in (self.neck, self.head):
-            if isinstance(part, (DistillationTokenNeck, DeiTDualHead)) and tokens < 2:
+        for part, needs in (
+            (self.neck, isinstance(self.neck, DistillationTokenNeck)),
+            (self.head, reads_two),
+        ):
+            if needs and tokens < 2:
                 raise ValueError(
                     f'{type(part).__name__} needs a distillation token, but '
                     f'{type(self.backbone).__name__} has {tokens} extra token(s): use {_DISTILLED}'
@@ -97,48 +123,36 @@ class DistilledClassifier(ImageClassifier):
         if isinstance(self.neck, DistillationTokenNeck):
             self.neck.num_extra_tokens = tokens
 
-    def _check_loss(self, loss):
-        if self.distillation is None:
-            if self.teacher is not None:
-                raise ValueError(
-                    f'DistilledClassifier has a teacher, but head.loss is {type(loss).__name__}, which '
-                    "asks none: set `head.loss=dict(type='DistillationLoss')`"
-                )
+    def _check_loss(self):
+        loss, pair = self.distillation, classifiers(self.head)
+        if loss is None:
             return
-        dual = isinstance(self.head, DeiTDualHead)
-        if dual and not loss.uses_dist_head:
-            print_log(
-                f"{loss} leaves the distillation head untrained: evaluate with head.prediction='cls'",
-                logger='current',
-                level=logging.WARNING,
-            )
-        if loss.uses_dist_head and not dual and isinstance(self.head, ClsHead):
+        if pair is None and loss.uses_dist_head:
             raise ValueError(
                 "DistillationLoss(distill_on='dist') needs a distillation head, but the head is "
-                f"{type(self.head).__name__}: use {_DISTILLED}, or distill_on='cls'"
+                f"{type(self.head).__name__}: use {_DISTILLED}, or distill_on='cls'. Another head with two "
+                'classifiers is made known by `deit_plugin.models.classifiers.register`'
             )
-        if not dual and _has_two_classifiers(self.head):
-            raise ValueError(
-                f'{type(self.head).__name__} trains the mean of its two classifiers, whatever '
-                f'{loss} says: use {_DISTILLED}, or a head with one classifier'
-            )
+        if pair is not None:
+            leave_out(pair.dist, loss)
+            warn_of_untrained(loss, 'model.prediction' if self._for_the_head else 'head.prediction')
 
-    def check_teacher(self):
-        """Compare the classes of student and teacher, as far as the config of the teacher tells.
+    def forward(self, inputs: torch.Tensor, data_samples: list | None = None, mode: str = 'tensor'):
+        """As mmpretrain's ``ImageClassifier``, of whatever head: the logits (``mode='tensor'``) are both in
+        training and what ``prediction`` names in evaluation."""
+        if mode == 'tensor' and self._for_the_head:
+            feats = self.extract_feat(inputs)
+            return dual_logits(self.head, feats) if self.training else self._fused_logits(feats)
+        return super().forward(inputs, data_samples, mode)
 
-        A training asks before its first step; evaluation has no teacher to ask.
+    def predict(self, inputs: torch.Tensor, data_samples: list | None = None, **kwargs) -> list[DataSample]:
+        """As mmpretrain's ``ImageClassifier``, by what ``prediction`` names, in training mode too."""
+        if not self._for_the_head:
+            return super().predict(inputs, data_samples, **kwargs)
+        return self.head._get_predictions(self._fused_logits(self.extract_feat(inputs)), data_samples)
 
-        Raises:
-            ValueError: If they differ.
-        """
-        if self.teacher is None or self.distillation.mode == 'none':
-            return
-        own, other = self.head.num_classes, self.teacher.num_classes
-        if None not in (own, other) and own != other:
-            raise ValueError(
-                f'The student has {own} classes and the teacher {other}: set `num_classes` of both to that '
-                'of the data'
-            )
+    def _fused_logits(self, feats: tuple) -> torch.Tensor:
+        return fused_logits(self.head, feats, self.prediction)
 
     def loss(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> dict[str, torch.Tensor]:
         """The losses of a batch.
@@ -152,12 +166,9 @@ class DistilledClassifier(ImageClassifier):
             dict[str, torch.Tensor]: Those of the head; see :class:`DistillationLoss`.
         """
         feats = self.extract_feat(inputs)
-        answer = {}
-        self.check_teacher()
-        if self.teacher is not None and self.distillation.mode != 'none':
-            # Recorded are the answers of the training alone.
-            ask = (self.training and self.teacher_labels) or self.teacher
-            answer = dict(teacher=ask(inputs))
+        answer = self.answer(inputs)
+        if self._for_the_head:
+            return dual_loss(self.head, dual_logits(self.head, feats), data_samples, **answer)
         losses = self.head.loss(feats, data_samples, **answer)
         # mmpretrain's heads put whatever their loss gives under one name.
         if isinstance(losses.get('loss'), dict):

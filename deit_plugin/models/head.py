@@ -4,10 +4,9 @@ import torch
 from mmpretrain.models import DeiTClsHead
 from mmpretrain.registry import MODELS
 
+from .dual_logits import check_prediction, dual_logits, dual_loss, fused_logits, leave_out
 from .filled_head import FilledHead
 from .loss import Answer, DistillationLoss, Logits
-
-PREDICTIONS = ('mean', 'cls', 'dist', 'mean_softmax')
 
 
 @MODELS.register_module()
@@ -41,15 +40,12 @@ class DeiTDualHead(FilledHead, DeiTClsHead):
         init_cfg: dict = dict(type='TruncNormal', layer='Linear', std=0.02),
         **kwargs,
     ):
-        if prediction not in PREDICTIONS:
-            raise ValueError(f'prediction={prediction!r} is unknown: choose one of {PREDICTIONS}')
+        check_prediction(prediction)
         super().__init__(
             num_classes=num_classes, in_channels=in_channels, loss=loss, init_cfg=init_cfg, **kwargs
         )
         self.prediction = prediction
-        if self.distillation is not None and not self.distillation.uses_dist_head:
-            # As in the reference, it has no gradient and so no weight decay either.
-            self.layers.head_dist.requires_grad_(False)
+        leave_out(self.layers.head_dist, self.loss_module)
 
     @property
     def distillation(self) -> DistillationLoss | None:
@@ -77,8 +73,7 @@ class DeiTDualHead(FilledHead, DeiTClsHead):
     def dual_logits(self, feats: tuple) -> tuple[torch.Tensor, torch.Tensor]:
         """The logits (B, K) of the class head and of the distillation
         head."""
-        cls, dist = self.pre_logits(feats)
-        return self.layers.head(cls), self.layers.head_dist(dist)
+        return dual_logits(self, feats)
 
     def forward(self, feats: tuple) -> Logits:
         """Both logits (B, K) in training; what ``prediction`` names, (B, K),
@@ -87,11 +82,7 @@ class DeiTDualHead(FilledHead, DeiTClsHead):
 
     def fused_logits(self, feats: tuple, prediction: str | None = None) -> torch.Tensor:
         """What ``prediction`` names, by default the head's own, (B, K)."""
-        prediction = prediction or self.prediction
-        if prediction in ('cls', 'dist'):  # the other is not computed
-            cls, dist = self.pre_logits(feats)
-            return self.layers.head(cls) if prediction == 'cls' else self.layers.head_dist(dist)
-        return fuse(*self.dual_logits(feats), prediction)
+        return fused_logits(self, feats, prediction or self.prediction)
 
     def predict(self, feats: tuple, data_samples: list = None) -> list:
         """As mmpretrain's heads, in training mode too."""
@@ -102,35 +93,12 @@ class DeiTDualHead(FilledHead, DeiTClsHead):
     ) -> dict[str, torch.Tensor]:
         """The losses of a batch.
 
-        With a :class:`DistillationLoss` these are its parts. Any other loss trains both heads by the
-        labels, on the mean of their logits, which is what the reference's fine-tuning does with a
-        distilled model, as it keeps the model in eval mode.
-
         Args:
             feats (tuple): As for :meth:`pre_logits`.
-            data_samples (list[DataSample]): B labels, ``gt_label`` or, after mixup or cutmix,
-                ``gt_score``.
+            data_samples (list[DataSample]): Their labels; see :func:`dual_loss`, also for losses other than
+                :class:`DistillationLoss`.
             teacher (torch.Tensor | tuple, optional): See :class:`DistillationLoss`.
             **kwargs: For another loss.
         """
         self.unfilled = ()
-        logits = self.dual_logits(feats)
-        if self.distillation is None:
-            return self._get_loss(fuse(*logits), data_samples, **kwargs)
-        if 'gt_score' in data_samples[0]:
-            target = torch.stack([sample.gt_score for sample in data_samples])
-        else:
-            target = torch.cat([sample.gt_label for sample in data_samples])
-        return self.distillation(logits, target, teacher)
-
-
-def fuse(cls: torch.Tensor, dist: torch.Tensor, prediction: str = 'mean') -> torch.Tensor:
-    """Both logits (B, K) as one, by ``'mean'`` or ``'mean_softmax'``.
-
-    For the latter these are log-probabilities: their softmax is the mean of
-    the two softmaxes.
-    """
-    if prediction == 'mean':
-        return (cls + dist) / 2
-    log_probs = torch.stack([cls, dist]).log_softmax(dim=-1)
-    return log_probs.logsumexp(dim=0) - torch.log(log_probs.new_tensor(2.0))
+        return dual_loss(self, self.dual_logits(feats), data_samples, teacher, **kwargs)

@@ -316,17 +316,6 @@ def test_a_teacher_of_other_classes_is_asked_in_training_alone(distilled_cfg):
     assert model.eval()(torch.rand(2, 3, 32, 32), mode='tensor').shape == (2, 5)
 
 
-@pytest.mark.parametrize('head', ['DeiTClsHead', 'EfficientFormerClsHead', 'LeViTClsHead'])
-def test_a_head_of_two_classifiers_does_not_train_its_mean_unseen(head, distilled_cfg):
-    loss = dict(type='DistillationLoss', distill_on='cls')
-    distilled_cfg.update(neck=None, head=dict(type=head, num_classes=5, in_channels=32, loss=loss))
-    with pytest.raises(ValueError, match=f'{head} trains the mean of its two classifiers'):
-        build(distilled_cfg)
-    if head != 'DeiTClsHead':
-        distilled_cfg['head']['distillation'] = False
-        build(distilled_cfg)
-
-
 @pytest.mark.parametrize(
     'change, message',
     [

@@ -1,0 +1,112 @@
+"""What all classifiers with a teacher have in common."""
+
+import torch
+import torch.nn as nn
+from timm.models import get_pretrained_cfg, is_model
+
+from .loss import DistillationLoss
+from .teacher import Teacher
+from .teacher_labels import TeacherLabels
+
+
+class TaughtClassifier(nn.Module):
+    """A classifier with a teacher: the part that does not depend on what the student is.
+
+    Attributes:
+        teacher (Teacher, optional): Not a part of the model.
+        teacher_labels (TeacherLabels, optional): Who asks it in a training, if the answers are recorded.
+    """
+
+    teacher: Teacher | None = None
+    teacher_labels: TeacherLabels | None = None
+
+    @property
+    def criterion(self) -> nn.Module | None:
+        """The loss module of the student, of whatever kind."""
+        raise NotImplementedError
+
+    @property
+    def num_classes(self) -> int | None:
+        """The classes K of the student, as far as it tells."""
+        raise NotImplementedError
+
+    @property
+    def distillation(self) -> DistillationLoss | None:
+        """The loss, if it is one that may take a teacher."""
+        return self.criterion if isinstance(self.criterion, DistillationLoss) else None
+
+    def set_teacher(self, teacher: dict | None, teacher_labels: dict | None, option: str):
+        """Take a teacher; once, when the model has been built.
+
+        Args:
+            teacher (dict, optional): See :class:`Teacher`.
+            teacher_labels (dict, optional): See :class:`TeacherLabels`.
+            option (str): What the loss is called in a config, for messages.
+
+        Raises:
+            ValueError: If they do not fit each other, or the loss.
+        """
+        self.teacher = None if teacher is None else Teacher(teacher, self.data_preprocessor)
+        self.teacher_labels = None
+        if teacher_labels is not None:
+            if teacher is None:
+                raise ValueError('teacher_labels are the answers of a teacher: set `model.teacher`')
+            self.teacher_labels = TeacherLabels(self.teacher, **teacher_labels)
+        if self.distillation is None and self.teacher is not None:
+            raise ValueError(
+                f'{type(self).__name__} has a teacher, but {option} is {type(self.criterion).__name__}, '
+                f"which asks none: set `{option}=dict(type='DistillationLoss')`"
+            )
+
+    def check_teacher(self):
+        """Compare the classes of student and teacher, as far as the config of the teacher tells.
+
+        A training asks before its first step; evaluation has no teacher to ask.
+
+        Raises:
+            ValueError: If they differ.
+        """
+        if self.teacher is None or self.distillation.mode == 'none':
+            return
+        own, other = self.num_classes, self.teacher.num_classes
+        if None not in (own, other) and own != other:
+            raise ValueError(
+                f'The student has {own} classes and the teacher {other}: set `num_classes` of both to that '
+                'of the data'
+            )
+
+    def answer(self, images: torch.Tensor) -> dict:
+        """``dict(teacher=...)`` for :class:`DistillationLoss`; {} where no teacher takes part.
+
+        Args:
+            images (torch.Tensor): Preprocessed (B, 3, H, W).
+
+        Raises:
+            ValueError: If the teacher has other classes, or takes images of another size.
+        """
+        self.check_teacher()
+        if self.teacher is None or self.distillation.mode == 'none':
+            return {}
+        if self.teacher.model is None:
+            _check_size(self.teacher.cfg, tuple(images.shape[-2:]))
+        # Recorded are the answers of the training alone.
+        ask = (self.training and self.teacher_labels) or self.teacher
+        return dict(teacher=ask(images))
+
+
+def _check_size(teacher: dict, given: tuple[int, ...]):
+    """Compare the images (height, width) with what a timm model is built for, if that is one size."""
+    name = str(teacher.get('model_name'))
+    if not is_model(name) or teacher.get('dynamic_img_size'):
+        return
+    known = get_pretrained_cfg(name)
+    if known is None or not known.fixed_input_size:
+        return
+    size = teacher.get('img_size') or known.input_size[1:]
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    if size != given:
+        raise ValueError(
+            f'The images are {given} (height, width), and the teacher {name} takes {size}: set '
+            f'`model.teacher.img_size={given[0] if given[0] == given[1] else given}`, with weights of that '
+            'size, or crop the images to that of the teacher'
+        )

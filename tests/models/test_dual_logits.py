@@ -1,0 +1,366 @@
+"""Distillation through the heads of mmpretrain, and of timm's models, against timm's own task."""
+
+import copy
+import re
+
+import pytest
+import timm
+import torch
+import torch.nn as nn
+from conftest import ARCH, build, make_batch, make_runner, step
+from mmpretrain.structures import DataSample
+from timm.task import TokenDistillationTask
+
+from deit_plugin.models import Classifiers, classifiers
+
+K = 5
+TEACHER = dict(type='TimmClassifier', model_name='resnet10t', num_classes=K)
+LOSS = dict(type='DistillationLoss')
+# Of an ImageClassifier, as mmpretrain's configs have them; the second is its peer in timm.
+LEVIT = dict(
+    backbone=dict(type='LeViT', arch='128s', img_size=64),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LeViTClsHead', num_classes=K, in_channels=384),
+)
+NARROW = dict(depths=(1, 1, 1, 2), embed_dims=(8, 16, 24, 32))
+EFFICIENTFORMER = dict(
+    backbone=dict(
+        type='EfficientFormer',
+        arch=dict(
+            layers=[1, 1, 1, 2], embed_dims=[8, 16, 24, 32], downsamples=[False, True, True, True], vit_num=1
+        ),
+        drop_path_rate=0,
+    ),
+    neck=dict(type='GlobalAveragePooling', dim=1),
+    head=dict(type='EfficientFormerClsHead', num_classes=K, in_channels=32),
+)
+DEIT = dict(
+    backbone=dict(type='DistilledVisionTransformer', arch=ARCH, img_size=32, patch_size=8),
+    head=dict(type='DeiTClsHead', num_classes=K, in_channels=32),
+)
+HEADS = dict(levit=LEVIT, efficientformer=EFFICIENTFORMER, deit=DEIT)
+SIDES = dict(levit=64, efficientformer=224, deit=32, repvit=32)
+PEERS = dict(
+    levit=('levit_128s', dict(img_size=64)),
+    efficientformer=('efficientformer_l1', dict(NARROW, drop_path_rate=0.0)),
+    repvit=('repvit_m0_9', dict(embed_dim=(8, 16, 24, 32), depth=(1, 1, 2, 1))),
+)
+
+
+def classifier(name, teacher=TEACHER, loss=LOSS, **kwargs):
+    """An ImageClassifier's config, with nothing but a teacher and its loss added."""
+    cfg = copy.deepcopy(HEADS[name])
+    cfg['head']['loss'] = loss
+    mean = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+    return dict(type='DistilledClassifier', **cfg, teacher=teacher, data_preprocessor=mean, **kwargs)
+
+
+def timm_classifier(name, teacher=TEACHER, loss=LOSS, **kwargs):
+    model_name, options = PEERS[name]
+    cfg = dict(type='DistilledTimmClassifier', model_name=model_name, num_classes=K, **options)
+    mean = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+    return dict(cfg, teacher=teacher, loss=loss, data_preprocessor=mean, **kwargs)
+
+
+def peer(name):
+    model_name, options = PEERS[name]
+    return timm.create_model(model_name, num_classes=K, **options)
+
+
+def drawn(model):
+    """Weights and statistics of which each matters."""
+    generator = torch.Generator().manual_seed(1)
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            noise = torch.randn(value.shape, generator=generator).mul(0.1)
+            scale = name.endswith('running_var') or name.endswith('weight') and value.ndim == 1
+            value.copy_(noise.abs() + 1 if scale else noise)
+    return model
+
+
+def blocks(names):
+    """The names in each block, with the part of them that mmpretrain and timm share."""
+    places: dict = {}
+    for name in names:
+        found = re.match(r'(backbone\.network\.\d+\.\d+|stages\.\d+\.(?:blocks\.\d+|\w+))\.(.*)', name)
+        block, rest = found.groups() if found else ('', name)
+        places.setdefault(block, {})[re.sub(r'^(ls\d)\.\w+$', r'\1', rest)] = name
+    return list(places.values())
+
+
+def to_timm(name, model, other):
+    """The weights of mmpretrain's model under timm's names."""
+    own = {k: v for k, v in model.state_dict().items() if 'bias_idxs' not in k}
+    names = [k for k in other.state_dict() if 'bias_idxs' not in k]
+    if name == 'levit':  # the same parts in the same order
+        return dict(zip(names, own.values(), strict=True))
+    result = {}
+    for mine, timms in zip(blocks(own), blocks(names), strict=True):
+        if mine.keys() != timms.keys():  # the stem, a downsampling, the heads: in the same order
+            timms = dict(zip(mine, timms.values(), strict=True))
+        result.update((timms[rest], own[key]) for rest, key in mine.items())
+    return result
+
+
+class InSinglePrecision(nn.Module):
+    """A teacher as ours asks it."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model(images.float())
+
+
+def with_timms_task(model, student, mode):
+    """Ours and timm's task, in double precision, with one teacher."""
+    model.teacher.build()
+    drawn(model.teacher.model)
+    task = TokenDistillationTask(
+        student,
+        InSinglePrecision(model.teacher.model.model),
+        criterion=nn.CrossEntropyLoss(),
+        distill_type=mode,
+        task_loss_weight=0.5,
+        temperature=3.0 if mode == 'soft' else 1.0,
+        verbose=False,
+    )
+    # A bare module as the teacher has no mean and std for the task to use.
+    task.teacher.normalize_input = lambda images, mean, std: images
+    model.double()
+    student.double()
+    return model.train(), task.train()
+
+
+def loss_of(mode):
+    options = dict(tau=3.0, soft_reduction='batchmean') if mode == 'soft' else {}
+    # mmpretrain's label smoothing is of single precision.
+    return dict(LOSS, mode=mode, base_loss=dict(type='CrossEntropyLoss'), **options)
+
+
+def compare(model, task, side, renamed):
+    """Losses and gradients of a batch; ``renamed`` puts a dict of ours under timm's names."""
+    images, labels = torch.randn(3, 3, side, side).double(), torch.arange(3)
+    losses = model.loss(images, [DataSample().set_gt_label(int(i)) for i in labels])
+    expected = task(images, labels)
+    torch.testing.assert_close(losses['loss_cls'], expected['task_loss'] / 2)
+    torch.testing.assert_close(losses['loss_distill'], expected['distill_loss'] / 2)
+    model.parse_losses(losses)[0].backward()
+    expected['loss'].backward()
+    got = renamed({name: p.grad for name, p in model.named_parameters()})
+    grads = {name: p.grad for name, p in task.trainable_module.named_parameters()}
+    assert got.keys() == grads.keys() and all(g is not None for g in grads.values())
+    for name, grad in grads.items():
+        torch.testing.assert_close(got[name], grad, msg=lambda text, name=name: f'{name}: {text}')
+
+
+@pytest.mark.parametrize('mode', ['hard', 'soft'])
+@pytest.mark.parametrize('name', ['levit', 'efficientformer'])
+def test_mmpretrains_heads_train_as_timms_models(name, mode):
+    model = drawn(build(classifier(name, loss=loss_of(mode))))
+    student = peer(name)
+    keys = to_timm(name, model, student)
+    student.load_state_dict(keys, strict=False)
+    own = {v.data_ptr(): k for k, v in model.state_dict().items() if v.numel() and 'bias_idxs' not in k}
+    names = {own[v.data_ptr()]: k for k, v in keys.items()}
+    model, task = with_timms_task(model, student, mode)
+    logits = model(torch.ones(2, 3, SIDES[name], SIDES[name]).double())
+    expected = student(torch.ones(2, 3, SIDES[name], SIDES[name]).double())
+    torch.testing.assert_close(logits, expected)
+    compare(model, task, SIDES[name], lambda grads: {names[k]: v for k, v in grads.items()})
+
+
+@pytest.mark.parametrize('mode', ['hard', 'soft'])
+@pytest.mark.parametrize('name', ['levit', 'efficientformer', 'repvit'])
+def test_timms_students_train_as_by_timms_task(name, mode):
+    model = drawn(build(timm_classifier(name, loss=loss_of(mode))))
+    student = peer(name)
+    weights = {k.removeprefix('model.'): v for k, v in model.state_dict().items()}
+    student.load_state_dict(weights)  # timm's own names
+    model.load_state_dict(weights)  # which ours takes too
+    model, task = with_timms_task(model, student, mode)
+    compare(model, task, SIDES[name], lambda grads: {k.removeprefix('model.'): v for k, v in grads.items()})
+
+
+def both(name, model, images):
+    """Both logits by the parts of the head, one after the other."""
+    feats = model.extract_feat(images)
+    if name == 'deit':
+        cls, dist = feats[-1]
+        return model.head.layers.head(cls), model.head.layers.head_dist(dist)
+    second = model.head.head_dist if name == 'levit' else model.head.dist_head
+    return model.head.head(feats[-1]), second(feats[-1])
+
+
+@pytest.mark.parametrize('name', HEADS)
+def test_each_head_is_evaluated_as_its_prediction_says(name):
+    images = torch.randn(2, 3, SIDES[name], SIDES[name])
+    plain = drawn(build(dict(HEADS[name], type='ImageClassifier'))).eval()
+    cls, dist = both(name, plain, images)
+    readings = dict(
+        mean=((cls + dist) / 2).softmax(1),
+        cls=cls.softmax(1),
+        dist=dist.softmax(1),
+        mean_softmax=(cls.softmax(1) + dist.softmax(1)) / 2,
+    )
+    for prediction, expected in readings.items():
+        model = build(classifier(name, teacher=None, prediction=prediction))
+        model.load_state_dict(plain.state_dict())  # strictly: the same names
+        torch.testing.assert_close(model.eval()(images).softmax(1), expected)
+        scores = torch.stack([sample.pred_score for sample in model.predict(images)])
+        torch.testing.assert_close(scores, expected)
+    assert torch.equal(plain(images), build_like(name, plain)(images))
+
+
+def build_like(name, plain):
+    """With no prediction said, the logits are those of mmpretrain's classifier."""
+    model = build(classifier(name, teacher=None))
+    model.load_state_dict(plain.state_dict())
+    return model.eval()
+
+
+@pytest.mark.parametrize('loss', [dict(LOSS, mode='none'), dict(LOSS, distill_on='cls')])
+@pytest.mark.parametrize('make, name', [(classifier, n) for n in HEADS] + [(timm_classifier, 'repvit')])
+def test_a_second_head_that_is_not_trained_is_frozen(make, name, loss):
+    model = build(make(name, loss=loss)).train()
+    losses = step(model, make_batch(side=SIDES[name]))
+    assert ('loss_distill' in losses) == (loss.get('mode') != 'none')
+    model.parse_losses(losses)[0].backward()
+    frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
+    assert frozen and all('dist' in n and 'head' in n for n in frozen)
+    assert {n for n, p in model.named_parameters() if p.grad is None} == frozen
+
+
+@pytest.mark.parametrize('make, name', [(classifier, n) for n in HEADS] + [(timm_classifier, 'repvit')])
+def test_another_loss_trains_the_mean_by_the_labels(make, name):
+    model = build(make(name, teacher=None, loss=dict(type='CrossEntropyLoss'))).train()
+    batch = make_batch(side=SIDES[name])
+    torch.manual_seed(0)
+    losses = step(model, batch)
+    torch.manual_seed(0)
+    cls, dist = model(model.data_preprocessor(batch, training=True)['inputs'])
+    expected = nn.functional.cross_entropy((cls + dist) / 2, torch.arange(4))
+    torch.testing.assert_close(losses, dict(loss=expected))
+
+
+@pytest.mark.parametrize('make, name', [(classifier, 'levit'), (timm_classifier, 'levit')])
+def test_a_training_with_a_moving_average_goes_on(make, name, tmp_path):
+    model = make(name, teacher=dict(TEACHER, data_preprocessor=dict(mean=[0.0] * 3, std=[1.0] * 3)))
+    (model if make is timm_classifier else model['backbone'])['img_size'] = 32
+    kwargs = dict(
+        train_dataloader=dict(
+            dataset=dict(type='Noise'),
+            batch_size=4,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='default_collate'),
+        ),
+        custom_hooks=[dict(type='EMAHook', momentum=0.1)],
+        randomness=dict(seed=0),
+        default_hooks=dict(filled=dict(type='FilledModelHook'), seed=dict(type='SeedHook')),
+    )
+
+    def run(folder, epochs, **more):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        runner = make_runner(
+            model, tmp_path / folder, scores=(1.0,) * epochs, **copy.deepcopy(kwargs), **more
+        )
+        runner.train()
+        return runner
+
+    whole = run('whole', 2)
+    run('cut', 1)
+    resumed = run('cut', 2, resume=True)
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[key], value), key
+    averaged = [
+        next(h for h in r.hooks if type(h).__name__ == 'EMAHook').ema_model.state_dict()
+        for r in (whole, resumed)
+    ]
+    assert averaged[0].keys() == averaged[1].keys()
+    for key, value in averaged[0].items():
+        assert torch.equal(averaged[1][key], value), key
+
+
+class MyHead(nn.Module):
+    """Of a user, and of no base class of mmpretrain's heads."""
+
+    prediction = None
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, K), nn.Linear(4, K)
+
+
+def test_anyone_makes_a_head_known():
+    head = MyHead()
+    assert classifiers(head) is None
+    classifiers.register(MyHead, lambda head: Classifiers(head.a, head.b))
+    assert classifiers(head) == (head.a, head.b, 1)
+
+
+@pytest.mark.parametrize(
+    'make, name, change, message',
+    [
+        (classifier, 'levit', dict(prediction='max'), "prediction='max' is unknown"),
+        (
+            classifier,
+            'deit',
+            dict(neck=dict(type='DistillationTokenNeck')),
+            'leave the DistillationTokenNeck',
+        ),
+        (
+            classifier,
+            'deit',
+            dict(backbone=dict(type='DeiT', arch=ARCH)),
+            'DeiTClsHead needs a distillation token',
+        ),
+        (timm_classifier, 'levit', dict(prediction='max'), "prediction='max' is unknown"),
+        (
+            timm_classifier,
+            'levit',
+            dict(loss=dict(type='CrossEntropyLoss')),
+            'model.loss is CrossEntropyLoss',
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(make, name, change, message):
+    with pytest.raises(ValueError, match=message):
+        build({**make(name), **change})
+
+
+@pytest.mark.parametrize('kind', ['LeViTClsHead', 'EfficientFormerClsHead'])
+def test_a_head_with_one_classifier_is_refused(kind):
+    cfg = dict(LEVIT, type='DistilledClassifier', teacher=TEACHER)
+    head = dict(type=kind, num_classes=K, in_channels=384, distillation=False)
+    cfg['head'] = dict(head, loss=LOSS)
+    with pytest.raises(ValueError, match=f"the head is {kind}: use .*distill_on='cls'.*register"):
+        build(cfg)
+    cfg.update(head=dict(head, loss=dict(LOSS, distill_on='cls')), prediction='dist')
+    with pytest.raises(ValueError, match=f"prediction='dist' chooses.*{kind} has but one"):
+        build(cfg)
+    cfg.pop('prediction')
+    assert 'loss_distill' in step(build(cfg), make_batch(side=64))
+
+
+@pytest.mark.parametrize('name, options', [('resnet10t', {}), ('repvit_m0_9', dict(distillation=False))])
+def test_a_model_of_timm_with_one_head(name, options):
+    cfg = dict(type='DistilledTimmClassifier', model_name=name, num_classes=K, teacher=TEACHER, **options)
+    with pytest.raises(ValueError, match=f"distill_on='dist'. needs a distillation head, and {name} of timm"):
+        build(cfg)
+    cfg['loss'] = dict(LOSS, distill_on='cls')
+    with pytest.raises(ValueError, match=f"prediction='cls' needs a distillation head, and {name}"):
+        build(dict(cfg, prediction='cls'))
+    assert 'loss_distill' in step(build(cfg), make_batch())
+
+
+def test_a_teacher_of_another_size_is_refused():
+    teacher = dict(type='TimmClassifier', model_name='vit_tiny_patch16_224', num_classes=K)
+    model = build(timm_classifier('repvit', teacher=teacher))
+    with pytest.raises(
+        ValueError, match=r'images are \(32, 32\).*takes \(224, 224\): set `model.teacher.img_size=32'
+    ):
+        step(model, make_batch())
+    assert model.teacher.model is None
+    model.teacher.cfg['img_size'] = 32
+    assert 'loss_distill' in step(model, make_batch())
