@@ -2,6 +2,7 @@ from .backbone import DeiT
 from .classifier import DistilledClassifier
 from .data_preprocessor import DeiTDataPreprocessor
 from .dual_logits import Classifiers, classifiers
+from .ensemble import EnsembleClassifier
 from .filled_head import DeiTHead
 from .foreign_names import accept_foreign_names
 from .head import DeiTDualHead
@@ -21,6 +22,7 @@ __all__ = [
     'DistillationTokenNeck',
     'DistilledClassifier',
     'DistilledTimmClassifier',
+    'EnsembleClassifier',
     'MaskedDeiT',
     'TaughtClassifier',
     'accept_foreign_names',

@@ -22,7 +22,6 @@ from trainings import PIPELINE, stop_workers, training, unique_name
 from deit_plugin.__main__ import main
 from deit_plugin.draws import Iteration, set_iteration
 from deit_plugin.models import DistillationLoss
-from deit_plugin.models.ensemble import EnsembleClassifier  # noqa: F401
 from deit_plugin.models.teacher import Teacher
 from deit_plugin.models.teacher_labels import TeacherLabels
 from deit_plugin.teacher_cache import fingerprint
