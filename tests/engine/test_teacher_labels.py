@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from conftest import build, make_batch
+from conftest import build, make_batch, teacher_cfg
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
@@ -404,6 +404,17 @@ def test_wrong_arguments(change, message, labels):
     labels['teacher_labels'].update(change)
     with pytest.raises(ValueError, match=message):
         build(labels)
+
+
+def test_a_student_of_timm_replays_what_another_recorded(labels, tmp_path, monkeypatch):
+    run(labels, tmp_path / 'record', scores=(1.0,))
+    no_teacher(monkeypatch)
+    small = {k: v for k, v in teacher_cfg().items() if k not in ('type', 'data_preprocessor')}
+    kept = ('teacher', 'teacher_labels', 'train_cfg', 'data_preprocessor')
+    loss = dict(type='DistillationLoss', distill_on='cls')
+    student = dict(small, type='DistilledTimmClassifier', loss=loss, **{k: labels[k] for k in kept})
+    losses = run(student, tmp_path / 'replay', scores=(1.0,))[0]
+    assert len([step for step in losses if 'loss_distill' in step]) == 5
 
 
 def test_several_teachers_are_recorded_as_one(labels, tmp_path, monkeypatch):
