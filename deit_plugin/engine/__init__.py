@@ -1,3 +1,4 @@
+from .agc import AdaptiveClipping
 from .ema import ForeachEMA
 from .hooks import *
 from .hooks import __all__ as _hooks
@@ -7,6 +8,7 @@ from .runner import DeiTRunner, FineTuneRunner
 from .schedulers import DeiTLR
 
 __all__ = [
+    'AdaptiveClipping',
     'DeiTLR',
     'DeiTRunner',
     'FineTuneRunner',

@@ -8,6 +8,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIMIZERS
 from mmpretrain.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
+from .agc import clip_adaptively
 from .utils import into_the_file
 
 _MIXED = ('cuda', 'npu', 'mlu', 'musa')  # as AmpOptimWrapper asserts
@@ -31,6 +32,8 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     Where mmengine has no mixed precision, as on the CPU, an ``AmpOptimWrapper`` becomes an ``OptimWrapper``,
     and the log says so.
 
+    ``clip_grad=dict(type='agc', clip_factor=0.01)`` clips adaptively: see :class:`AdaptiveClipping`.
+
     A checkpoint of an optimizer whose groups are mmengine's cannot be resumed
     with these, nor the other way round: torch raises a ``ValueError``. Its
     weights can be loaded.
@@ -44,7 +47,7 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """Build the optimizer of a model, and its wrapper.
 
         Raises:
-            ValueError: If all parameters are frozen.
+            ValueError: If all parameters are frozen, or an option of ``clip_grad`` does not fit.
         """
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ValueError(
@@ -60,8 +63,15 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 if k not in ('dtype', 'loss_scale', 'use_fsdp')
             }
             self.optim_wrapper_cfg['type'] = 'OptimWrapper'
+        clip = dict(self.optim_wrapper_cfg.get('clip_grad') or {})
+        adaptive = clip.pop('type', None) == 'agc'
+        if adaptive:
+            self.optim_wrapper_cfg = dict(self.optim_wrapper_cfg, clip_grad=None)
         with into_the_file(MMLogger.get_current_instance()):  # a line for each option of a parameter
-            return super().__call__(model)
+            wrapper = super().__call__(model)
+        if adaptive:
+            clip_adaptively(wrapper, model, clip)
+        return wrapper
 
     def _can_fuse(self, model: nn.Module) -> bool:
         chosen = {'fused', 'foreach', 'differentiable'}
