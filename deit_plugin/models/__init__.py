@@ -6,6 +6,7 @@ from .ensemble import EnsembleClassifier
 from .filled_head import DeiTHead
 from .foreign_names import accept_foreign_names
 from .head import DeiTDualHead
+from .levit import TrainableLeViT, TrainableLeViTClsHead
 from .loss import DistillationLoss
 from .masked import MaskedDeiT
 from .neck import DistillationTokenNeck
@@ -25,6 +26,8 @@ __all__ = [
     'EnsembleClassifier',
     'MaskedDeiT',
     'TaughtClassifier',
+    'TrainableLeViT',
+    'TrainableLeViTClsHead',
     'accept_foreign_names',
     'classifiers',
 ]
