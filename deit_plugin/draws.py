@@ -3,6 +3,7 @@
 import hashlib
 import random
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -61,17 +62,18 @@ class Iteration(NamedTuple):
     batch_size: int
 
 
-_current: ContextVar[Iteration | None] = ContextVar('iteration', default=None)
+_current: ContextVar[tuple[Iteration, Counter[str]] | None] = ContextVar('iteration', default=None)
 
 
 def current_iteration() -> Iteration | None:
     """That of the training that runs, as :class:`SeedHook` sets it; None outside of one."""
-    return _current.get()
+    current = _current.get()
+    return current and current[0]
 
 
 def set_iteration(iteration: Iteration | None):
     """Make it the current one, and seed what its whole batch draws, on each device and without a wait."""
-    _current.set(iteration)
+    _current.set(iteration and (iteration, Counter()))
     if iteration is not None:
         # torch's own function, since it knows the devices.
         torch.manual_seed(seed_cpu('iteration', iteration.seed, iteration.step, iteration.processes[0]))
@@ -80,22 +82,24 @@ def set_iteration(iteration: Iteration | None):
 def parts(number: int, purpose: str) -> Iterator[slice]:
     """The parts of a batch that belong to one virtual process each, which draw apart.
 
-    While a part is at hand, all generators are those of its place: (purpose, seed, step, virtual process).
-    Those on the CPU are afterwards as they were before. Outside of a training the batch is one part, and
-    draws on; so is one of more images than the iteration has.
+    While a part is at hand, all generators are those of its place: (purpose, seed, step, virtual process,
+    which of the iteration's draws for that purpose). Those on the CPU are afterwards as they were before.
+    Outside of a training the batch is one part, and draws on; so is one of more images than the iteration
+    has.
 
     Args:
         number (int): Images in the batch.
         purpose (str): What is drawn.
     """
-    iteration = current_iteration()
+    iteration, drawn = _current.get() or (None, Counter[str]())
     if iteration is None or number > len(iteration.processes) * iteration.batch_size:
         yield slice(0, number)
         return
+    time, drawn[purpose] = drawn[purpose], drawn[purpose] + 1
     with draws_put_back():
         for i, process in enumerate(iteration.processes):
             part = slice(i * iteration.batch_size, min((i + 1) * iteration.batch_size, number))
             if part.start >= number:
                 return
-            torch.manual_seed(seed_cpu(purpose, iteration.seed, iteration.step, process))
+            torch.manual_seed(seed_cpu(purpose, iteration.seed, iteration.step, process, time))
             yield part

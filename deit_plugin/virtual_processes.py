@@ -4,6 +4,7 @@ What is drawn belongs to a virtual process, not to a real one, so a training is 
 machines. (EasyScale, SC'23, does the like for elastic clusters.)
 """
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -59,13 +60,16 @@ class VirtualProcesses(NamedTuple):
         together, rest = divmod(batch_size, self.batch_size)
         if not rest and together and not share % together:
             return share // together
-        smaller = f'{_SAMPLER}.processes={2 * self.number} {_SAMPLER}.batch_size={self.batch_size // 2}'
+        size = math.gcd(batch_size, self.number * self.batch_size)
+        number = self.number * self.batch_size // size
+        fits = size < self.batch_size and not number % (self.number // share)
+        smaller = f'`{_SAMPLER}.processes={number} {_SAMPLER}.batch_size={size}`'
         raise ValueError(
             f'{self}, of which each of {self.number // share} carries {share}; a batch of {batch_size} does '
             'not fit: set `train_dataloader.batch_size` to '
             f'{_listed(self.batch_size * n for n in _divisors(share))}. If the smallest is too much for a '
-            'device, set `model.backbone.with_cp=True`, or train another run, of smaller processes: '
-            f'`{smaller}`'
+            'device, set `model.backbone.with_cp=True`'
+            + (f', or train another run, of smaller processes: {smaller}' if fits else '')
         )
 
     def __str__(self) -> str:

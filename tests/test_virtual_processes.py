@@ -1,11 +1,12 @@
 """A training is the same one on any number of processes, with any batch."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import build, distilled
+from conftest import ARCH, build, distilled
 from mmengine.runner import Runner
 from mmpretrain.datasets.samplers import repeat_aug
 from mmpretrain.registry import MODELS
@@ -16,10 +17,13 @@ from deit_plugin import virtual_processes
 from deit_plugin.datasets import ImageFolder, RepeatedAugmentSampler, samplers, seeded
 from deit_plugin.datasets.seeded import place_draws
 from deit_plugin.draws import current_iteration, parts, set_iteration
+from deit_plugin.engine import SeedHook
+from deit_plugin.engine.resuming import fit_place
 from deit_plugin.models.layers import DropPath, draw_paths
 from deit_plugin.virtual_processes import VirtualProcesses
 
 RECIPE = VirtualProcesses(4, 2)
+CHECKPOINT = dict(checkpoint=dict(type='AtomicCheckpointHook', interval=1))
 
 
 @pytest.fixture
@@ -87,9 +91,9 @@ def seen(folder, on, processes, batch_size, workers=0):
             for i, batch in zip(iterations[epoch * len(loader) :], loader):
                 set_iteration(sampler.virtual.at(1, i, batch_size))
                 given = preprocessor(batch, training=True)
-                draw_paths(paths, batch_size, torch.device('cpu'))
+                scales = draw_paths(paths, batch_size, torch.device('cpu'))
                 scores = torch.stack([sample.gt_score for sample in given['data_samples']])
-                of_batch = [given['inputs'], scores, *(path.scale for path in paths)]
+                of_batch = [given['inputs'], scores, *scales]
                 iteration = current_iteration()
                 for process, part in zip(iteration.processes, zip(*(t.split(2) for t in of_batch))):
                     assert found.setdefault((iteration.step, process), part) is part
@@ -223,14 +227,101 @@ def test_the_weights_are_the_same_with_any_batch(drawing_model, tmp_path):
     assert same(tmp_path / 'a' / 'epoch_4.pth', tmp_path / 'd' / 'epoch_4.pth')
 
 
-def test_a_checkpoint_amid_a_step_needs_the_same_batch(drawing_model, tmp_path):
+def test_an_epoch_that_was_interrupted_begins_anew(drawing_model, tmp_path):
+    """mmengine keeps its iterations, and would count steps from amid the epoch."""
+    expected = run_of(drawing_model, tmp_path / 'a')
+    path = tmp_path / 'a' / 'epoch_2.pth'
+    checkpoint = torch.load(path)
+    checkpoint['meta']['iter'] += 1
+    torch.save(checkpoint, path)
+    close(run_of(drawing_model, tmp_path / 'b', 4, path), expected)
+    (log,) = (tmp_path / 'b').glob('*/*.log')
+    assert 'saved amid the epoch 3, which begins anew' in log.read_text()
+
+
+def by_iteration(done, before, count):
+    """Where a training by iterations goes on, and its schedule."""
+    scheduler = SimpleNamespace(by_epoch=False)
+    runner = SimpleNamespace(
+        train_loop=None,
+        optim_wrapper=SimpleNamespace(_accumulative_counts=count),
+        param_schedulers=[scheduler, SimpleNamespace(by_epoch=True)],
+    )
+    states = [dict(last_step=done, _global_step=done + 1), dict(last_step=2, _global_step=3)]
+    checkpoint = dict(meta=dict(iter=done, epoch=0, accumulated=before), param_schedulers=states)
+    fit_place(checkpoint, runner)
+    return checkpoint['meta']['iter'], states
+
+
+def test_iterations_are_counted_anew_with_another_batch():
+    assert by_iteration(12, 4, 1) == (
+        3,
+        [dict(last_step=3, _global_step=4), dict(last_step=2, _global_step=3)],
+    )
+    assert by_iteration(3, 1, 4)[0] == 12
+    assert by_iteration(13, 4, 4) == (
+        13,
+        [dict(last_step=13, _global_step=14), dict(last_step=2, _global_step=3)],
+    )
+    with pytest.raises(ValueError, match='after 13 iterations, of which 4 make a step'):
+        by_iteration(13, 4, 1)
+
+
+def test_weights_of_a_checkpoint_amid_a_step_serve_to_start_from(drawing_model, tmp_path):
     run_of(drawing_model, tmp_path / 'a')
     path = tmp_path / 'a' / 'epoch_2.pth'
     checkpoint = torch.load(path)
     checkpoint['meta']['iter'] += 1
     torch.save(checkpoint, path)
-    with pytest.raises(ValueError, match='after 17 iterations, of which 4 make a step'):
-        run_of(drawing_model, tmp_path / 'b', 4, path)
+    assert run_of(drawing_model, tmp_path / 'b', 4, load_from=str(path))['meta']['iter'] == 16
+
+
+def test_a_batch_that_is_larger_than_the_rate_is_meant_for_is_told(tmp_path):
+    hooks = dict(batch=dict(type='GlobalBatchHook', batch_size=2), seed=dict(type='SeedHook'))
+    run_of(distilled(teacher=None, mode='none'), tmp_path / 'a', default_hooks=hooks | CHECKPOINT)
+    (log,) = (tmp_path / 'a').glob('*/*.log')
+    assert 'set `train_dataloader.sampler.processes=1` to keep both' in log.read_text()
+
+
+def test_nothing_accumulates_without_its_hook(tmp_path):
+    hooks = dict(setup=dict(type='SetupHook'), seed=dict(type='SeedHook'))
+    message = "whose batches nothing accumulates: set .*type='GlobalBatchHook', batch_size=8"
+    with pytest.raises(ValueError, match=message):
+        run_of(distilled(teacher=None, mode='none'), tmp_path / 'a', default_hooks=hooks)
+
+
+def test_after_a_training_that_failed_nothing_is_drawn_by_its_place(on):
+    set_iteration(RECIPE.at(0, 0, 8))
+    SeedHook().before_run(None)
+    assert current_iteration() is None
+
+
+def test_each_call_in_an_iteration_draws_something_else(on):
+    model = build(dict(type='DeiT', arch=ARCH, img_size=32, patch_size=8, drop_path_rate=0.5)).train()
+    images = torch.rand(8, 3, 32, 32)
+    set_iteration(RECIPE.at(0, 0, 8))
+    first, second = model(images)[0], model(images)[0]
+    assert not torch.equal(first, second)
+    set_iteration(RECIPE.at(0, 0, 8))
+    assert torch.equal(model(images)[0], first)
+    # So does a layer on its own.
+    set_iteration(None)
+    layer, tokens = model.layers[2], torch.rand(8, 5, 32)
+    assert len({layer(tokens).sum().item() for _ in range(20)}) > 1
+
+
+def test_recomputed_layers_keep_the_paths_of_their_call():
+    """Also where the model is called again before the backward pass."""
+    gradients = []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        cfg = dict(type='DeiT', arch=ARCH, img_size=32, patch_size=8, drop_path_rate=0.5, with_cp=with_cp)
+        model = build(cfg).train()
+        images = torch.rand(2, 8, 3, 32, 32)
+        sum(model(view)[0].square().sum() for view in images).backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for plain, recomputed in zip(*gradients):
+        torch.testing.assert_close(recomputed, plain)
 
 
 def test_ones_own_accumulation_is_refused(tmp_path):

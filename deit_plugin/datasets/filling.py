@@ -24,6 +24,12 @@ class FillsBatches:
         *_, load, pack = (None, None, *self.pipeline.transforms)
         if type(load) is not LoadRandomResizedCrop or type(pack) is not PackInputs or not len(self):
             return False
+        # What a subclass makes of a sample would be left out.
+        own = [
+            getattr(type(self), name).__module__ for name in ('__getitem__', 'prepare_data', '_rand_another')
+        ]
+        if any(module.partition('.')[0] not in ('mmengine', 'mmpretrain', 'deit_plugin') for module in own):
+            return False
         packs_images = pack.input_key == 'img' and not pack.algorithm_keys
         return packs_images and isinstance(self.get_data_info(0).get('gt_label'), Integral)
 

@@ -79,7 +79,12 @@ def named_virtual_processes(loader: DataLoader) -> VirtualProcesses | None:
 
 def virtual_processes_of(loader: DataLoader) -> VirtualProcesses:
     """Those that the loader's sampler names, or the real ones with the loader's batch."""
-    return named_virtual_processes(loader) or VirtualProcesses(get_world_size(), loader.batch_size)
+    return named_virtual_processes(loader) or VirtualProcesses(get_world_size(), batch_size_of(loader))
+
+
+def batch_size_of(loader: DataLoader) -> int | None:
+    """Images in a batch, as far as the loader tells."""
+    return loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
 
 
 def no_iteration(loader: DataLoader) -> str:
@@ -115,7 +120,7 @@ def place_draws(loader: DataLoader, seed: int) -> PlacedSampler:
     if reason := no_iteration(loader):
         raise ValueError(f'An epoch has no iteration, so nothing would be learnt: {reason}')
     sampler = getattr(loader.batch_sampler, 'sampler', None)
-    if sampler is None:
+    if sampler is None or not batch_size_of(loader):
         raise ValueError(
             'SeedHook needs a train_dataloader with a batch_size and a '
             'sampler, whose indices tell it the place of a sample'
@@ -136,8 +141,8 @@ def draw_by_place(dataset, filled: bool = False):
     """Seed a data set's draws by the place of each sample.
 
     A DataLoader asks a dataset for a whole batch where it has ``__getitems__``. It is given one here;
-    one that it has itself is called, with plain indices, after the place of the batch's first sample
-    was made the seed.
+    one that it has itself is called, with plain indices, for the batch of each virtual process, after the
+    place of its first sample was made the seed.
 
     Args:
         dataset (Dataset): Any dataset with indices. A second call changes nothing.
@@ -169,9 +174,14 @@ def get_placed_items(
         placed = _placed(indices)
         if filled:
             return dataset.fill_batch(placed, len(indices))
-        if own is not None:
-            return own([next(placed), *map(int, indices[1:])])
-        return [dataset[index] for index in placed]
+        if own is None:
+            return [dataset[index] for index in placed]
+        starts = [i for i, index in enumerate(indices) if i == 0 or isinstance(index, PlacedIndex)]
+        found = []
+        for start, end in zip(starts, [*starts[1:], len(indices)]):
+            next(_placed(indices[start:end]))
+            found.append(own([int(index) for index in indices[start:end]]))
+        return found[0] if len(found) == 1 else [sample for samples in found for sample in samples]
 
 
 def _placed(indices: Sequence[int]) -> Iterator[int]:

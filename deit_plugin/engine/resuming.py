@@ -9,6 +9,7 @@ import torch.nn as nn
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
+from mmengine.runner import EpochBasedTrainLoop
 
 from ..checkpoints.contents import check_weights
 from ..messages import shown, some
@@ -51,6 +52,49 @@ def check_resumable(checkpoint: dict, runner, model: nn.Module):
         checkpoint['optimizer'].pop('base_param_settings', None)
         if 'base_param_settings' in own:
             checkpoint['optimizer']['base_param_settings'] = own['base_param_settings']
+
+
+def fit_place(checkpoint: dict, runner):
+    """Count the iterations of a checkpoint as those of this run, which may have another batch.
+
+    A loop by epochs begins the epoch anew in which it was saved; mmengine keeps the iterations, and so
+    steps and draws that do not belong to the images.
+
+    Args:
+        checkpoint (dict): As it was read; changed in place.
+        runner (Runner): Of the training, which is resumed.
+
+    Raises:
+        ValueError: If it was saved amid a step, and here others make one.
+    """
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, dict) else {}
+    count = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    done, epoch, before = meta.get('iter'), meta.get('epoch'), meta.get('accumulated', count)
+    if not all(type(number) is int and number >= 0 for number in (done, epoch, before)) or not before:
+        return  # refused later
+    steps, amid = divmod(done, before)
+    if isinstance(runner.train_loop, EpochBasedTrainLoop):
+        here = epoch * len(runner.train_dataloader)
+        if done * count != here * before:
+            checkpoint.pop('gradients', None)
+            print_log(
+                f'The checkpoint was saved amid the epoch {epoch + 1}, which begins anew',
+                'current',
+                logging.WARNING,
+            )
+    elif amid and before != count:
+        raise ValueError(
+            f'The checkpoint was saved after {done} iterations, of which {before} make a step: resume it '
+            'on as many processes and with the batch that it had'
+        )
+    else:
+        here = steps * count + amid
+    meta['iter'] = here
+    schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
+    for scheduler, state in zip(schedulers, checkpoint.get('param_schedulers') or ()):
+        if not scheduler.by_epoch and isinstance(state, dict) and state.get('last_step') == done:
+            state.update(last_step=here, _global_step=here + 1)
 
 
 def _problems(checkpoint: dict, runner, model: nn.Module) -> Iterator[str]:

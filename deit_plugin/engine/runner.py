@@ -12,6 +12,7 @@ from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from mmpretrain.registry import RUNNERS
 
+from ..draws import set_iteration
 from .hooks.global_batch import GlobalBatchHook
 from .own_images import complete
 from .utils import into_the_file
@@ -83,6 +84,8 @@ class DeiTRunner(Runner):
             return super().train()
         except KeyboardInterrupt:
             raise SystemExit(self._how_to_go_on() if is_main_process() else 1) from None
+        finally:
+            set_iteration(None)  # what draws later is not of this training
 
     def _how_to_go_on(self) -> str:
         last = osp.join(self.work_dir, 'last_checkpoint')

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from .layers import (
     Attention,
     TokenEncoderLayer,
-    draw_paths,
+    calls_of_layers,
     fit_positions,
     own_drop_path,
     use_plain_attention,
@@ -245,8 +245,6 @@ class DeiT(VisionTransformer):
 
     def _encode(self, x: torch.Tensor, grid: Sequence[int]) -> tuple:
         """``forward`` from the patch embeddings (B, N, C) of a grid on."""
-        if self.training and self._paths:
-            draw_paths(self._paths, len(x), x.device)
         tokens = [self.cls_token.expand(x.shape[0], -1, -1)]
         if self.distilled:
             tokens.append(self.dist_token.expand(x.shape[0], -1, -1))
@@ -256,7 +254,7 @@ class DeiT(VisionTransformer):
         )
         x = self.pre_norm(self.drop_after_pos(x))
         outs = []
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(calls_of_layers(self.layers, self._paths, x)):
             if self.with_cp and torch.is_grad_enabled():
                 x = checkpoint(layer, x, use_reentrant=False)
             else:

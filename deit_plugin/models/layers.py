@@ -1,6 +1,7 @@
 """Changes to mmpretrain's encoder layers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 import torch.nn as nn
@@ -75,10 +76,10 @@ class TokenEncoderLayer(TransformerEncoderLayer):
 
 
 class DropPath(nn.Module):
-    """mmcv's drop path, of which :func:`draw_paths` draws what is kept, for all layers at once.
+    """mmcv's drop path, which a :class:`DeiT` tells what is kept, drawn for all layers at once.
 
-    One pass over the activations instead of two; a recomputation in the backward pass keeps the same; and the
-    probability is no numpy scalar, which torch.export refuses.
+    One pass over the activations instead of two, and the probability is no numpy scalar, which torch.export
+    refuses.
 
     Args:
         drop_prob (float): The probability that the path of an image is dropped, in [0, 1).
@@ -87,40 +88,68 @@ class DropPath(nn.Module):
     def __init__(self, drop_prob: float):
         super().__init__()
         self.drop_prob = drop_prob
-        self.scale: torch.Tensor | None = None  # (B, ), of each image
+        self.scale: torch.Tensor | None = None  # (B, ), of each image in the call of the layer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, ...) to the same shape."""
         if not self.training or self.drop_prob == 0:
             return x
-        if self.scale is None or len(self.scale) != len(x):
-            draw_paths([self], len(x), x.device)  # a layer on its own
-        return x * self.scale.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+        scale = draw_paths([self], len(x), x.device)[0] if self.scale is None else self.scale
+        return x * scale.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
 
 
 @torch.compiler.disable
-def draw_paths(paths: Sequence[DropPath], number: int, device: torch.device):
+def draw_paths(paths: Sequence[DropPath], number: int, device: torch.device) -> torch.Tensor:
     """Draw which paths of a batch are kept, on the CPU.
 
     Args:
-        paths (Sequence[DropPath]): Of all layers.
-        number (int): Images in the batch.
+        paths (Sequence[DropPath]): Of all layers, P.
+        number (int): Images in the batch, B.
         device (torch.device): Where the batch is.
+
+    Returns:
+        torch.Tensor: The factor of each path and image, (P, B) on the device.
     """
     drawn = [torch.rand(len(paths), len(range(number)[part])) for part in parts(number, 'drop path')]
     dropped = torch.tensor([path.drop_prob for path in paths]).view(-1, 1)
-    scales = (torch.cat(drawn, 1) >= dropped) / (1 - dropped)  # (P, B)
-    for path, scale in zip(paths, send(scales, device)):
+    return send((torch.cat(drawn, 1) >= dropped) / (1 - dropped), device)
+
+
+def calls_of_layers(
+    layers: nn.ModuleList, paths: Sequence[list[DropPath]], x: torch.Tensor
+) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+    """The layers, with what their paths keep of a batch; the backward pass may call them again.
+
+    Args:
+        layers (nn.ModuleList): L layers.
+        paths (Sequence[list[DropPath]]): Of each layer, those that drop.
+        x (torch.Tensor): The batch (B, ...).
+    """
+    numbers = [len(of_layer) for of_layer in paths]
+    scales: Sequence[Sequence] = [()] * len(numbers)
+    dropping = [path for of_layer in paths for path in of_layer if path.training]
+    if dropping:
+        scales = draw_paths(sum(paths, []), len(x), x.device).split(numbers)
+    return map(partial, [_call] * len(numbers), layers, paths, scales)
+
+
+def _call(layer: nn.Module, paths: Sequence[DropPath], scales: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    for path, scale in zip(paths, scales):
         path.scale = scale
+    try:
+        return layer(x)
+    finally:
+        for path in paths:
+            path.scale = None
 
 
-def own_drop_path(layers: nn.ModuleList) -> list[DropPath]:
-    """Replace mmcv's drop path; the ones that drop are returned, in the order of the layers."""
+def own_drop_path(layers: nn.ModuleList) -> list[list[DropPath]]:
+    """Replace mmcv's drop path; those that drop are returned, of each layer."""
     for module in list(layers.modules()):
         for name, child in module.named_children():
             if isinstance(child, mmcv_drop.DropPath):
                 setattr(module, name, DropPath(float(child.drop_prob)))
-    return [module for module in layers.modules() if isinstance(module, DropPath) and module.drop_prob]
+    return [[m for m in layer.modules() if isinstance(m, DropPath) and m.drop_prob] for layer in layers]
 
 
 def fit_positions(

@@ -1,9 +1,11 @@
 """Images that the device makes of what a worker sent (:class:`deit_plugin.datasets.pieces.Pieces`)."""
 
+import logging
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 
 from ..datasets.jpeg import choose_decoder, decode, read_header
 from .sending import send
@@ -54,8 +56,12 @@ def _decoded(files: list[torch.Tensor], device: torch.device) -> list[torch.Tens
 
         try:
             return decode_jpeg(files, ImageReadMode.RGB, device)
-        except RuntimeError:
-            pass  # nvJPEG knows fewer kinds; what is broken is what Pillow calls broken
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # nvJPEG knows fewer kinds; what is broken is what Pillow calls broken
+            print_log(
+                f'nvJPEG refuses a batch, which is decoded on the CPU: {error}', 'current', logging.WARNING
+            )
     return [_decoded_here(file.numpy().tobytes()).to(device) for file in files]
 
 

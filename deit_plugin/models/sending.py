@@ -12,7 +12,8 @@ def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     pinned memory is that sure."""
     if device.type == 'cuda':
         tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    # MPS may read it after it is freed.
+    return tensor.to(device, non_blocking=device.type != 'mps')
 
 
 def send_all(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:

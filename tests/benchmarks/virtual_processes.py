@@ -166,6 +166,8 @@ def soak(folder, kills, epochs, dtype):
         until = lines_in(folder) + random.randrange(1, 33 * PROCESSES)
         while lines_in(folder) < until and all(process.poll() is None for process in running):
             time.sleep(0.05)
+        if any(process.poll() for process in running):  # it failed by itself
+            raise SystemExit((folder / 'log').read_text()[-3000:])
         for process in running:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from mmcv.transforms import BaseTransform
+from mmengine.dataset import BaseDataset
 from mmengine.runner import Runner
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
@@ -76,6 +77,13 @@ def one_by_one(dataset, size=5):
     return [labels_collate(samples[i : i + size]) for i in range(0, len(samples), size)]
 
 
+def no_samples(self, index):
+    raise AssertionError('a sample')
+
+
+no_samples.__module__ = 'mmengine'
+
+
 def same(batches, others):
     assert len(batches) == len(others) > 1
     for batch, other in zip(batches, others):
@@ -90,8 +98,8 @@ def same(batches, others):
 def test_a_filled_batch_is_that_of_the_samples(build, before, workers, folder, monkeypatch):
     expected = one_by_one(build(folder, [*before, LOAD, PACK]))
     dataset = build(folder, [*before, LOAD, PACK])
-    # Not from samples: there are none.
-    monkeypatch.setattr(type(dataset), '__getitem__', None)
+    # Not from samples.
+    monkeypatch.setattr(BaseDataset, '__getitem__', no_samples)
     same(epoch(dataset, workers=workers), expected)
 
 
@@ -135,6 +143,14 @@ def test_other_collating_functions_get_samples(folder):
             other['labels']
         )
         assert 'img_path' in batch['data_samples'][0]
+
+
+@pytest.mark.parametrize('name', ['prepare_data', '__getitem__'])
+def test_what_a_subclass_makes_of_a_sample_stays(name, folder):
+    own = type('Own', (ImageFolder,), {name: lambda self, i: getattr(ImageFolder, name)(self, i)})
+    own.__dict__[name].__module__ = __name__
+    dataset = own(data_root=str(folder), data_prefix='train', pipeline=[LOAD, PACK])
+    assert image_folder(folder).can_fill() and not dataset.can_fill()
 
 
 def test_images_without_labels_give_samples(folder):

@@ -15,6 +15,7 @@ from trainings import dots, draw
 
 from deit_plugin.datasets.seeded import PlacedIndex, PlacedSampler, draw_by_place, get_placed_items
 from deit_plugin.draws import seed_cpu
+from deit_plugin.virtual_processes import VirtualProcesses
 
 
 class Draws(Dataset):
@@ -41,7 +42,7 @@ class Batches(Draws):
 
 def batches(dataset, size, seed=0, **kwargs):
     """What a data loader fetches in an epoch."""
-    sampler = PlacedSampler(range(len(dataset)), seed)
+    sampler = PlacedSampler(range(len(dataset)), seed, VirtualProcesses(1, size))
     return list(DataLoader(dataset, size, sampler=sampler, collate_fn=list, **kwargs))
 
 
@@ -154,6 +155,16 @@ def test_batches_of_the_datasets_own_draw_by_their_place(workers):
     after = draw()
     seed_cpu('before')
     assert draw() == after
+
+
+def test_batches_of_several_virtual_processes_are_asked_for_apart():
+    """So that they draw alike in whichever batch they come."""
+    dataset = Batches()
+    draw_by_place(dataset)
+    sampler = PlacedSampler(range(20), 0, VirtualProcesses(1, 5))
+    whole = list(DataLoader(dataset, 10, sampler=sampler, collate_fn=list))
+    assert sum(whole, []) == samples(dataset, 5)
+    assert dataset.asked[:2] == [list(range(5)), list(range(5, 10))]
 
 
 def test_a_batch_of_the_datasets_own_has_plain_indices():

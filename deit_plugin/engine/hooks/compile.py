@@ -3,6 +3,7 @@
 from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
 
+from ...models.layers import DropPath
 from ..utils import unwrap
 
 
@@ -26,8 +27,19 @@ class CompileHook(Hook):
         self.kwargs = kwargs
 
     def before_train(self, runner) -> None:
-        """Compile; the work is done at the first iteration."""
+        """Compile; the work is done at the first iteration.
+
+        Raises:
+            ValueError: If a single graph is asked for, and there is drop path.
+        """
         model = unwrap(runner.model)
+        if self.kwargs.get('fullgraph') and any(
+            isinstance(m, DropPath) and m.drop_prob for m in model.modules()
+        ):
+            raise ValueError(
+                'fullgraph=True: drop path is drawn outside of a graph. Leave it out, or set '
+                '`model.backbone.drop_path_rate=0`'
+            )
         model.backbone.compile(**self.kwargs)
         teacher = getattr(model, 'teacher', None)
         if self.teacher and teacher is not None:

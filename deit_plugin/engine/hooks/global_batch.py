@@ -66,38 +66,21 @@ class GlobalBatchHook(Hook):
             f'accumulated = {batch} (recipe: {self.batch_size}); learning '
             f'rate {max(self.rates):.4g}'
         )
-        if batch > self.batch_size and virtual is None:
+        if batch > self.batch_size:
+            smaller = f'`train_dataloader.batch_size={self.batch_size // processes}` or less'
+            if virtual is not None:
+                smaller = (
+                    f'`train_dataloader.sampler.processes={max(self.batch_size // virtual.batch_size, 1)}`'
+                )
             runner.logger.warning(
-                f'The batch of {batch} is larger than that of the recipe: '
-                'set train_dataloader.batch_size='
-                f'{self.batch_size // processes} or less to keep it'
+                f'The batch of {batch} is larger than that of the recipe, {self.batch_size}, and the rate '
+                f'follows it: set {smaller} to keep both'
             )
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Save how many iterations make a step, where another run may have another number."""
         if named_virtual_processes(runner.train_dataloader) is not None:
             checkpoint['meta']['accumulated'] = runner.optim_wrapper._accumulative_counts
-
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Count the iterations of a checkpoint as those of this run.
-
-        Raises:
-            ValueError: If it was saved amid a step, and here others make one.
-        """
-        meta = checkpoint.get('meta')
-        done, before = (
-            meta.get(name) if isinstance(meta, dict) else None for name in ('iter', 'accumulated')
-        )
-        count = getattr(runner.optim_wrapper, '_accumulative_counts', None)
-        if type(done) is not int or type(before) is not int or before < 1 or count in (None, before):
-            return
-        steps, amid = divmod(done, before)
-        if amid:
-            raise ValueError(
-                f'The checkpoint was saved after {done} iterations, of which {before} make a step: resume it '
-                'on as many processes and with the batch that it had'
-            )
-        meta['iter'], meta['accumulated'] = steps * count, count
 
     def before_train(self, runner) -> None:
         """Set the rate, after a checkpoint may have brought another one."""

@@ -5,8 +5,9 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import HOOKS
 
-from ...datasets.seeded import place_draws
+from ...datasets.seeded import batch_size_of, place_draws
 from ...draws import set_iteration
+from ..resuming import fit_place
 from ..utils import unwrap
 
 
@@ -50,8 +51,18 @@ class SeedHook(Hook):
         self.gradients = {}
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Keep the gradients until training starts."""
+        """Fit the place to this run, and keep the gradients until training starts.
+
+        Raises:
+            ValueError: If the checkpoint was saved amid a step, and here others make one.
+        """
+        if runner._resume:
+            fit_place(checkpoint, runner)
         self.gradients = checkpoint.get('gradients', {})
+
+    def before_run(self, runner) -> None:
+        """Forget where an earlier training stopped."""
+        set_iteration(None)
 
     def before_train(self, runner) -> None:
         """Give each sample its place, and the gradients to the model.
@@ -83,7 +94,7 @@ class SeedHook(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         """Seed what this iteration draws."""
-        set_iteration(self.virtual.at(self.seed, runner.iter, runner.train_dataloader.batch_size))
+        set_iteration(self.virtual.at(self.seed, runner.iter, batch_size_of(runner.train_dataloader)))
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """What comes between two iterations belongs to none."""

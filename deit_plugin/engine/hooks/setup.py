@@ -13,13 +13,14 @@ from mmpretrain.registry import HOOKS
 
 from ...datasets import labels_collate
 from ...datasets.filling import FillsBatches
-from ...datasets.seeded import no_iteration
+from ...datasets.seeded import named_virtual_processes, no_iteration
 from ...draws import draws_put_back
 from ...messages import some
 from ...models import DeiT, DeiTDataPreprocessor, DistilledClassifier
 from ..loops import TeacherLabelLoop
 from ..schedulers import DeiTLR
 from ..utils import names_weights, unwrap
+from .seed import SeedHook
 
 
 @HOOKS.register_module()
@@ -146,16 +147,26 @@ def _of_batch(runner, model) -> Iterator[str]:
             f'labels_collate is for DeiTDataPreprocessor, and the data_preprocessor is a '
             f"{type(preprocessor).__name__}: set `train_dataloader.collate_fn.type='default_collate'`"
         )
-    steps = getattr(getattr(loader.dataset, 'pipeline', None), 'transforms', ())
+    virtual, count = named_virtual_processes(loader), runner.optim_wrapper._accumulative_counts
+    if virtual is not None and count != virtual.accumulated(loader.batch_size):
+        yield (
+            f'{virtual}, whose batches nothing accumulates: set `default_hooks.global_batch=dict('
+            f"type='GlobalBatchHook', batch_size={virtual.number * virtual.batch_size})`"
+        )
+    dataset = loader.dataset
+    while hasattr(dataset, 'dataset'):  # as of RepeatDataset
+        dataset = dataset.dataset
+    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
     left = [step.on_device for step in steps if getattr(step, 'on_device', None)]
-    filled = (
+    seeded = any(isinstance(hook, SeedHook) for hook in runner.hooks)
+    filled = seeded and (
         collate is labels_collate and isinstance(loader.dataset, FillsBatches) and loader.dataset.can_fill()
     )
     if left and not filled:
         yield (
-            f'on_device={left[0]!r} needs LoadRandomResizedCrop and PackInputs at the end of the pipeline, '
-            "ImageNet1k or ImageFolder with labels, and `train_dataloader.collate_fn.type='labels_collate'`: "
-            'set these, or on_device=None'
+            f'on_device={left[0]!r} needs LoadRandomResizedCrop and PackInputs at the end of the pipeline of '
+            'an ImageNet1k or ImageFolder with labels, that is not wrapped, a SeedHook, and '
+            "`train_dataloader.collate_fn.type='labels_collate'`: set these, or on_device=None"
         )
 
 
