@@ -2,12 +2,16 @@
 
 import copy
 import re
+from pathlib import Path
 
 import pytest
 import timm
 import torch
 import torch.nn as nn
 from conftest import ARCH, build, make_batch, make_runner, step
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
 from timm.task import TokenDistillationTask
 
@@ -364,3 +368,18 @@ def test_a_teacher_of_another_size_is_refused():
     assert model.teacher.model is None
     model.teacher.cfg['img_size'] = 32
     assert 'loss_distill' in step(model, make_batch())
+
+
+@pytest.mark.parametrize('title, student', [('LeViT of mmpretrain', 'LeViT'), ('RepViT of timm', 'RepVit')])
+def test_the_configs_in_the_docs(title, student, tmp_path):
+    text = (Path(__file__).parents[2] / 'docs/students.md').read_text().split(f'## {title}\n')[1]
+    (tmp_path / 'config.py').write_text(text.split('```python\n')[1].split('```')[0])
+    cfg = Config.fromfile(str(tmp_path / 'config.py'))
+    cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model = build(cfg.model)
+    assert student in str(type(getattr(model, 'backbone', None) or model.model))
+    cfg.optim_wrapper.pop('type', None)  # mixed precision needs a GPU
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    assert wrapper.clip_grad_kwargs['clip_factor'] in (0.01, 0.02)
+    assert not next(g for g in wrapper.param_groups if g['weight_decay'] == 0)['params'][0].ndim > 2
