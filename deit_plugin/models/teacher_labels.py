@@ -12,7 +12,7 @@ from .teacher import Teacher
 class TeacherLabels:
     """Records a teacher's answers, or replays them without a teacher.
 
-    :class:`TeacherLabelsHook` hands out those of an epoch when it begins. Like
+    :class:`TeacherLabelsHook` reads and writes them, an epoch at a time. Like
     the teacher this is deliberately not an ``nn.Module``.
 
     Args:
@@ -29,6 +29,8 @@ class TeacherLabels:
             with the teacher's. Defaults to 0: none are.
 
     Attributes:
+        answers (Answers, optional): Those of the epoch, while it runs; the
+            hook sets it.
         recorded (set[int]): The epochs that are recorded; the hook sets it.
         num_classes (int): K, of the teacher; the hook sets it.
         agreements (list[float]): Percent of the answers that the teacher
@@ -60,25 +62,11 @@ class TeacherLabels:
         self.num_classes: int | None = None
         self.agreements: list[float] = []
         self.compare_next = False
-        self.end()
-
-    def begin(self, answers: Answers | None):
-        """An epoch begins.
-
-        Args:
-            answers (Answers, optional): Its, to read or to write. None: the teacher is asked, and nothing
-                is recorded.
-        """
-        self.answers, self.begun = answers, True
-
-    def end(self):
-        """The epoch is over."""
         self.answers: Answers | None = None
-        self.begun = False
 
     def __getstate__(self) -> dict:
         # A copy, such as a moving average, neither records nor replays.
-        return {**self.__dict__, 'answers': None, 'begun': False}
+        return {**self.__dict__, 'answers': None}
 
     @torch.compiler.disable  # nothing in a replay is worth it, and each iteration is another
     def __call__(self, images: torch.Tensor) -> Answer:
@@ -91,16 +79,15 @@ class TeacherLabels:
                 has no answers to them.
         """
         iteration = current_iteration()
-        if iteration is None or not self.begun:
+        if iteration is None or self.answers is None:
             raise ValueError(
                 'model.teacher_labels are those of the training iterations: there are none for other images. '
                 "A training needs the hooks `default_hooks.seed=dict(type='SeedHook')` and "
                 "`default_hooks.teacher_labels=dict(type='TeacherLabelsHook')`"
             )
-        if self.answers is None or not self.answers.recorded:
+        if not self.answers.recorded:
             answer = self._ask(images)
-            if self.answers is not None:
-                self.answers.write(iteration, *(answer if self.topk else (answer,)))
+            self.answers.write(iteration, *(answer if self.topk else (answer,)))
             return answer
         tensors = self.answers.read(iteration, len(images), images.device)
         answer = tensors if self.topk else tensors[0]

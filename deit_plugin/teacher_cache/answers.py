@@ -47,8 +47,13 @@ class Answers:
         return not self._missing.any()
 
     def _of(self, iteration: Iteration) -> tuple[int, slice]:
+        step = iteration.step - self.first_step
+        if not 0 <= step < self.shape[0]:
+            raise IndexError(
+                f'The step {iteration.step} is not in the epoch, which began at {self.first_step}'
+            )
         start = iteration.processes.start - self.processes.start
-        return iteration.step - self.first_step, slice(start, start + len(iteration.processes))
+        return step, slice(start, start + len(iteration.processes))
 
     def read(self, iteration: Iteration, number: int, device: torch.device) -> tuple[torch.Tensor, ...]:
         """Those to the images of an iteration.
@@ -62,6 +67,7 @@ class Answers:
             tuple[torch.Tensor, ...]: Classes (B, ), int64; or (B, k), and their probabilities, float32.
 
         Raises:
+            IndexError: If the iteration is of another epoch.
             ValueError: If there are fewer answers than images.
         """
         step, columns = self._of(iteration)
@@ -77,6 +83,9 @@ class Answers:
         Args:
             iteration (Iteration): Of the epoch.
             *tensors (torch.Tensor): As :meth:`read` gives them.
+
+        Raises:
+            IndexError: If the iteration is of another epoch.
         """
         step, columns = self._of(iteration)
         if not self._tensors:

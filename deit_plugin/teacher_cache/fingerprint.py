@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from ..datasets import ImageNet1k
 from ..datasets.cached import LoadCached, read_cache_header
+from ..datasets.seeded import batch_size_of
 from ..virtual_processes import VirtualProcesses
 from .weights import same_weights, teacher_weights, without_weights
 
@@ -34,7 +35,7 @@ def run_fingerprint(runner, model, seed: int, virtual: VirtualProcesses, asked: 
         TypeError: If the data set does not tell its images.
     """
     cfg, labels = runner.cfg, model.teacher_labels
-    sampler = dict(cfg.train_dataloader.get('sampler') or {})
+    sampler = dict(cfg.train_dataloader.get('sampler') or cfg.train_dataloader.get('batch_sampler') or {})
     for name in ('seed', 'processes', 'batch_size'):  # of the run, whatever the config says
         sampler.pop(name, None)
     loader = runner.train_dataloader
@@ -43,7 +44,7 @@ def run_fingerprint(runner, model, seed: int, virtual: VirtualProcesses, asked: 
         seed=seed,
         processes=virtual.number,
         batch_size=virtual.batch_size,
-        steps=len(loader) // virtual.accumulated(loader.batch_size),
+        steps=len(loader) // virtual.accumulated(batch_size_of(loader) or 0),
         dataset=_of_dataset(loader.dataset),
         sampler=sampler,
         pipeline=_of_pipelines(_pipelines(cfg.train_dataloader.dataset)),

@@ -64,10 +64,10 @@ def main():
         target = torch.rand(args.batch_size, 1000, device=args.device).softmax(1)
         shape = 1, 1, args.batch_size
         labels, answers = TeacherLabels(model.teacher, 'labels'), Answers(0, range(1), shape)
-        labels.begin(answers)
+        labels.answers = answers
         set_iteration(Iteration(0, 0, range(1), args.batch_size))
         labels(images)
-        labels.begin(Answers(0, range(1), shape, answers.gathered(1000)))
+        labels.answers = Answers(0, range(1), shape, answers.gathered(1000))
 
         def loss():
             torch.manual_seed(0)  # drop path

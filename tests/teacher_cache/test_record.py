@@ -190,5 +190,8 @@ def test_processes_put_their_columns_together(topk, num_classes, tmp_path, monke
         found = reader.read(Iteration(0, 6 + step, range(4), 2), number, torch.device('cpu'))
         for given, expected in zip(found, tensors, strict=True):
             torch.testing.assert_close(given, expected[step].flatten(0, 1)[:number], rtol=0, atol=0)
+    for step in (5, 9):  # of another epoch
+        with pytest.raises(IndexError, match=f'step {step} is not in the epoch'):
+            reader.read(Iteration(0, step, range(4), 2), 8, torch.device('cpu'))
     with pytest.raises(ValueError, match='step 8 has fewer recorded answers than the 8 images'):
         reader.read(Iteration(0, 8, range(4), 2), 8, torch.device('cpu'))

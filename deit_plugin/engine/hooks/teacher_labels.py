@@ -76,23 +76,16 @@ class TeacherLabelsHook(Hook):
         """Read the epoch, if it is recorded.
 
         Raises:
-            ValueError: If its file is damaged, or the training was resumed amid an epoch and asks no teacher.
+            ValueError: If its file is damaged.
             FileNotFoundError: If its file is gone, and it is to be replayed.
         """
         if not self.active:
             return
         labels, epoch = _labels(runner), runner.epoch
         self.accuracies: list = []
-        if runner.iter != epoch * len(runner.train_dataloader):
-            text = f'The training was resumed amid an epoch, so it mixes other images than epoch {epoch}'
-            if labels.mode == 'replay':
-                raise ValueError(f'{text} of the record: resume it from a checkpoint of the end of an epoch')
-            runner.logger.warning(f'{text} of a record: the teacher is asked, and nothing is recorded')
-            labels.begin(None)
-            return
         stored = of_the_first(lambda: self.record.read(epoch))
         shape = shape_of(self.recipe)
-        labels.begin(Answers(epoch * shape[0], self.carried, shape, stored))
+        labels.answers = Answers(epoch * shape[0], self.carried, shape, stored)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Note how often the teacher was right, where the training tells."""
@@ -104,9 +97,8 @@ class TeacherLabelsHook(Hook):
         if not self.active:
             return
         labels, epoch = _labels(runner), runner.epoch
-        answers = labels.answers
-        labels.end()
-        if answers is None or answers.recorded or not answers.whole:
+        answers, labels.answers = labels.answers, None
+        if answers.recorded or not answers.whole:
             return
         arrays, notes = answers.gathered(self.recipe['num_classes']), {}
         if self.accuracies:
@@ -120,7 +112,7 @@ class TeacherLabelsHook(Hook):
     def after_train(self, runner) -> None:
         """Ask for nothing more."""
         if self.active:
-            _labels(runner).end()
+            _labels(runner).answers = None
 
 
 def _labels(runner):
