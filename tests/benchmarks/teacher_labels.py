@@ -65,12 +65,13 @@ def main():
         shape = 1, 1, args.batch_size
         labels, answers = TeacherLabels(model.teacher, 'labels'), Answers(0, range(1), shape)
         labels.answers = answers
-        set_iteration(Iteration(0, 0, range(1), args.batch_size))
+        iteration = Iteration(0, 0, range(1), args.batch_size)
+        set_iteration(iteration)
         labels(images)
         labels.answers = Answers(0, range(1), shape, answers.gathered(1000))
 
         def loss():
-            torch.manual_seed(0)  # drop path
+            set_iteration(iteration)  # drop path
             with torch.no_grad(), autocast(args):
                 return model.loss(images, [DataSample().set_gt_score(t) for t in target])
 
