@@ -4,6 +4,7 @@ import copy
 import errno
 import os
 import os.path as osp
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,17 +15,15 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import DATASETS
 
 from ..checkpoints.atomic import PARTIAL, lock
-from ..datasets.cached import (
-    HEADER,
-    INDEX,
-    check_shards,
-)
+from ..datasets.cached import HEADER, INDEX, ROWS, check_shards
 from ..messages import some
 from .cache_plan import CachePlan
 from .cache_shards import processes
 from .configs import read_data_config, type_name
 
 LOCK = 'cache.lock'
+_SHARD = re.compile(r'shard-[0-9]{4}\.npy')
+_PART = re.compile(rf'({_SHARD.pattern}|{re.escape(HEADER)}|{re.escape(INDEX)})\.\w+{re.escape(PARTIAL)}')
 
 
 def cache(
@@ -56,7 +55,7 @@ def cache(
         BlockingIOError: If another run writes there.
         ValueError: If an argument is out of range, the images are in no files, or the folder is of another
             side or other images.
-        OSError: If an image is broken, or the disk has no room.
+        OSError: If an image is broken, all of them are, or the disk has no room.
     """
     if side < 1:
         raise ValueError(f'--side {side} must be a number of pixels')
@@ -126,10 +125,9 @@ def _held(folder: str) -> Iterator[None]:
     if osp.exists(folder):
         if not osp.isdir(folder):
             raise FileExistsError(f'--output {folder} is a file: name a folder')
-        others = [name for name in os.listdir(folder) if name not in (LOCK, INDEX) and PARTIAL not in name]
-        if others and HEADER not in others:
+        if others := _others(folder):
             raise FileExistsError(
-                f'--output {folder} holds something else, {some(sorted(others))}: name a new folder'
+                f'--output {folder} holds something else, {some(others)}: name a new folder'
             )
     os.makedirs(folder, exist_ok=True)
     try:
@@ -152,9 +150,28 @@ def _held(folder: str) -> Iterator[None]:
             held.release()
 
 
+def _others(folder: str) -> list[str]:
+    """The names that are not of a run here, finished or stopped."""
+    names = set(os.listdir(folder))
+    ours = {LOCK, *filter(_PART.fullmatch, names)}
+    if HEADER in names:
+        ours |= {HEADER, INDEX, *filter(_SHARD.fullmatch, names)}
+    elif INDEX in names and _is_index(osp.join(folder, INDEX)):  # stopped before it wrote the header
+        ours.add(INDEX)
+    return sorted(names - ours)
+
+
+def _is_index(path: str) -> bool:
+    try:
+        index = np.load(path, mmap_mode='r')
+    except (OSError, ValueError):
+        return False
+    return index.dtype == np.uint64 and index.ndim == 2 and len(index) == len(ROWS)
+
+
 def _remove_parts(folder: str):
     for name in os.listdir(folder):
-        if name.endswith(PARTIAL):
+        if _PART.fullmatch(name):
             os.remove(osp.join(folder, name))
 
 

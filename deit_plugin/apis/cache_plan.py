@@ -25,6 +25,7 @@ from ..datasets.cached import (
     shard_name,
 )
 from ..datasets.jpeg import choose_decoder
+from ..messages import some
 from ..teacher_cache.disk import free_bytes
 from ..teacher_cache.fingerprint import fingerprint_difference
 from .cache_shards import ShardTask, read_sizes, scaled, write_shard
@@ -103,6 +104,7 @@ class CachePlan:
             self._read_plan(run, broken)
         else:
             self._read_sizes(run, broken, np.arange(len(self.paths)))
+        self._refuse_all_broken()
         needed = sum(self.num_bytes(*self._span(i)) for i in self.missing())
         needed += 0 if stored else 8 * len(ROWS) * len(self.paths)
         free = free_bytes(self.folder)
@@ -134,25 +136,46 @@ class CachePlan:
         rows = np.empty_like(index)
         rows[:, self._order] = index
         self.sizes = rows[3:5].astype(np.int64)
-        changed = np.flatnonzero(rows[5] != self._file_bytes)
-        if len(changed):  # such as a broken image that was mended
-            self._refuse_written(changed, rows[5])
-            self._read_sizes(run, broken, changed)
-            self._write_plan()
-        elif not np.array_equal(index, self.index()):
+        if not np.array_equal(index[:5], self.index()[:5]):
             raise ValueError(
                 f'{osp.join(self.folder, INDEX)} is damaged: delete the folder, and write it anew'
             )
+        changed, left_out = rows[5] != self._file_bytes, self.sizes[0] == 0
+        written = ~np.isin(np.arange(len(self.paths)) // self._each, self.missing())
+        self._refuse_changed(np.flatnonzero(changed & ~left_out & written), rows[5])
+        self._refuse_left_out(np.flatnonzero(changed & left_out & written), mended=True)
+        if broken == 'raise':
+            self._refuse_left_out(np.flatnonzero(left_out & written), mended=False)
+        again = np.flatnonzero((changed | left_out) & ~written)  # such as a broken image that was mended
+        if len(again):
+            self._read_sizes(run, broken, again)
+            self._write_plan()
 
-    def _refuse_written(self, changed: np.ndarray, stored: np.ndarray):
-        missing = set(self.missing())
-        for i in changed.tolist():
-            if i // self._each not in missing:
-                raise ValueError(
-                    f'{self.paths[i]} has {self._file_bytes[i]:,} bytes, but had {stored[i]:,} when it was '
-                    f'written to {self.folder}: that is another data set, or the file was changed. Choose '
-                    'another folder, or delete this one'
-                )
+    def _refuse_changed(self, which: np.ndarray, stored: np.ndarray):
+        if len(which):
+            i = which[0]
+            raise ValueError(
+                f'{self.paths[i]} has {self._file_bytes[i]:,} bytes, but had {stored[i]:,} when it was '
+                f'written to {self.folder}: that is another data set, or the file was changed. Choose '
+                'another folder, or delete this one'
+            )
+
+    def _refuse_left_out(self, which: np.ndarray, mended: bool):
+        if not len(which):
+            return
+        names = some([shard_name(i) for i in np.unique(which // self._each).tolist()], 20)
+        one = f'{self.paths[which[0]]} was broken and is left out of {self.folder} ({len(which):,} in all)'
+        delete = f'delete {names} there, and the same command goes on'
+        if mended:
+            raise ValueError(f'{one}, but was changed since: {delete}')
+        raise OSError(f'{one}. Mend it, {delete}; or leave such out: --broken skip')
+
+    def _refuse_all_broken(self):
+        if not self.sizes.any():
+            raise OSError(
+                f'All {len(self.paths):,} images are broken, such as {self.paths[0]}: there is nothing to '
+                'train on. Mend them, or name another data set'
+            )
 
     def _read_sizes(self, run: Callable, broken: str, which: np.ndarray):
         print(f'The sizes of {len(which):,} images are read', flush=True)
@@ -213,6 +236,7 @@ class CachePlan:
             rate = done / (time.monotonic() - begun)
             left = (total - done) / rate / 60
             print(f'{done:,} of {total:,} images, {rate:,.0f} a second, {left:,.1f} min left', flush=True)
+        self._refuse_all_broken()
 
 
 def _file_bytes(path: str) -> int:

@@ -55,15 +55,20 @@ def read_cache_header(folder: str) -> dict:
             f'them: `deit-plugin cache CONFIG --output {folder}`'
         ) from None
     except ValueError as error:
-        raise ValueError(f'{path} is damaged ({error}): delete the folder, and write it anew') from error
+        raise ValueError(_no_header(path, error)) from error
     numbers = [header.get(name) for name in _NUMBERS] if isinstance(header, dict) else [None]
     if any(type(number) is not int or number < 1 for number in numbers):
-        raise ValueError(f'{path} is damaged, {shown(header)}: delete the folder, and write it anew')
+        raise ValueError(_no_header(path, shown(header)))
     if header['format'] != FORMAT:
         raise ValueError(
             f'{folder} has the format {header["format"]}, this version reads {FORMAT}: write it anew'
         )
     return header
+
+
+def _no_header(path: str, reason) -> str:
+    # The folder may be of something else, so nobody is told to delete it.
+    return f'{path} is damaged, or not of cached images ({reason}): write these to another folder'
 
 
 _NUMBERS = ('format', 'side', 'images', 'shards', 'name_parts')

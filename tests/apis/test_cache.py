@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
 from collections import namedtuple
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from deit_plugin.__main__ import main
+from deit_plugin.apis import cache as cache_module
 from deit_plugin.apis import cache_plan, cache_shards
 from deit_plugin.apis.cache import cache
 from deit_plugin.datasets import LoadCached, LoadImage
@@ -85,15 +88,35 @@ def test_the_pixels_are_those_of_a_whole_image_resized(data, config, tmp_path):
     assert found['bytes'] == pixels == json.loads((tmp_path / 'out/header.json').read_text())['bytes']
 
 
-def test_processes_write_the_same(config, tmp_path, capfd):
-    cache(config, tmp_path / 'one', SIDE, workers=0)
-    assert (
-        main(['cache', config, '--output', str(tmp_path / 'two'), '--side', str(SIDE), '--workers', '1']) == 0
-    )
-    assert contents(tmp_path / 'one').keys() == {'index.npy', *(f'shard-{i:04d}.npy' for i in range(5))}
-    assert contents(tmp_path / 'one') == contents(tmp_path / 'two')
+def test_processes_write_the_same_until_ctrl_c(config, tmp_path, monkeypatch, capfd):
+    cache(config, tmp_path / 'whole', SIDE, workers=0)
+    assert contents(tmp_path / 'whole').keys() == {'index.npy', *(f'shard-{i:04d}.npy' for i in range(5))}
+    replace, numbers = os.replace, []
+
+    @contextmanager
+    def asked(number):
+        numbers.append(number)
+        with cache_shards.processes(number) as run:
+            # A terminal sends it to them, too, and what they do ends with the shard.
+            assert list(run(signal.getsignal, [signal.SIGINT])) == [signal.SIG_IGN]
+            yield run
+
+    def stop(part, path):
+        if len(list((tmp_path / 'out').glob('shard-*.npy'))) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        replace(part, path)
+
+    monkeypatch.setattr(cache_module, 'processes', asked)
+    monkeypatch.setattr(os, 'replace', stop)
+    command = ['cache', config, '--output', str(tmp_path / 'out'), '--side', str(SIDE)]
+    assert main([*command, '--workers', '1']) == 130 and numbers == [1]
     said = capfd.readouterr().out
     assert f'{NAMES} images with a short side of {SIDE} pixels at most' in said and 'are free in' in said
+    assert 'the same command goes on' in said
+    written = contents(tmp_path / 'out')
+    assert len(written) == 1 + 4 and written.items() <= contents(tmp_path / 'whole').items()
+    assert sorted(os.listdir(tmp_path / 'out')) == sorted({*written, 'header.json', 'cache.lock'})
+    monkeypatch.undo()
 
 
 def test_the_last_lines_are_a_config_that_trains_on_them(config, tmp_path, capsys):
@@ -135,46 +158,55 @@ def test_what_was_stopped_goes_on(data, config, tmp_path, monkeypatch):
     assert not [name for name in os.listdir(tmp_path / 'out') if 'part' in name]
 
 
-def children(pid):
-    return Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+KILLED = """
+import os, signal, sys
+from deit_plugin.__main__ import main
+from deit_plugin.apis import cache_plan
+
+cache_plan.LEAST_IMAGES = 2
+replace = os.replace
+
+def kill(part, path):
+    replace(part, path)
+    if 'shard-' in path:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.replace = kill
+main(sys.argv[1:])
+"""
 
 
-@pytest.mark.skipif(not Path('/proc/self/task').is_dir(), reason='needs the list of processes')
-@pytest.mark.parametrize('number, status', [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
-def test_a_killed_run_goes_on(tmp_path, number, status):
-    """With its processes, in the middle."""
-    folder = tmp_path / 'data/train/a'
-    folder.mkdir(parents=True)
-    photo(480, 360).save(folder / '0.jpg')
-    for i in range(1, 700):
-        os.link(folder / '0.jpg', folder / f'{i}.jpg')
-    config = write_config(tmp_path / 'config.py', tmp_path / 'data')
-    command = [sys.executable, '-m', 'deit_plugin', 'cache', config, '--output', 'out', '--workers', '1']
-    run = subprocess.Popen(
-        command,
+def test_a_killed_run_goes_on(config, tmp_path):
+    """With its processes, in the middle; the pipe ends with the last of these."""
+    options = [config, '--output', 'out', '--side', str(SIDE), '--workers', '1']
+    killed = subprocess.run(
+        [sys.executable, '-c', KILLED, 'cache', *options],
         cwd=tmp_path,
         env=dict(os.environ, PYTHONPATH=str(ROOT)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
+        capture_output=True,
+        timeout=120,
     )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / 'out/shard-0000.npy').exists():
-        assert time.monotonic() < deadline and run.poll() is None
-        time.sleep(0.01)
-    workers = children(run.pid)
-    os.killpg(run.pid, number) if number == signal.SIGINT else run.kill()
-    said, _ = run.communicate(timeout=60)
-    assert run.returncode == status and workers
-    assert ('the same command goes on' in said) == (number == signal.SIGINT)
-    while any(Path(f'/proc/{pid}/exe').exists() for pid in workers):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert len(list((tmp_path / 'out').glob('shard-*.npy'))) < 3
-    cache(config, tmp_path / 'out', workers=0)
-    cache(config, tmp_path / 'whole', workers=0)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list((tmp_path / 'out').glob('shard-*.npy'))) == 1
+    cache(config, tmp_path / 'out', SIDE, workers=0)
+    cache(config, tmp_path / 'whole', SIDE, workers=0)
     assert contents(tmp_path / 'out') == contents(tmp_path / 'whole')
+    assert not [name for name in os.listdir(tmp_path / 'out') if 'part' in name]
+
+
+def test_a_shard_is_left_in_the_middle(data, tmp_path, monkeypatch):
+    stop = threading.Event()
+    monkeypatch.setattr(cache_shards, '_stop', stop)
+    (tmp_path / 'out').mkdir()
+    path = str(data / 'train/b/exact.jpg')
+    task = cache_shards.ShardTask(
+        str(tmp_path / 'out'), 0, [path] * 2, np.full((2, 2), SIDE), SIDE, broken='raise'
+    )
+    pixels = cache_shards._pixels
+    monkeypatch.setattr(cache_shards, '_pixels', lambda *args: (stop.set(), pixels(*args))[1])
+    with pytest.raises(cache_shards.Stopped):
+        cache_shards.write_shard(task)
+    assert not os.listdir(tmp_path / 'out')
 
 
 def test_another_side_or_data_set_is_refused(data, config, tmp_path):
@@ -207,6 +239,46 @@ def test_what_is_in_the_folder_stays(config, tmp_path):
     with pytest.raises(FileExistsError, match='is a file'):
         cache(config, tmp_path / 'out/thesis.txt', workers=0)
     assert os.listdir(tmp_path / 'out') == ['thesis.txt']
+
+
+@pytest.mark.parametrize(
+    'names, others',
+    [
+        (['header.json', 'thesis.txt'], 'thesis.txt'),
+        (['header.json', 'shard-1.npy', 'shard-0000.npy.bak'], 'shard-0000.npy.bak, shard-1.npy'),
+        (['mine.deit_plugin_part'], 'mine.deit_plugin_part'),
+        (['index.npy'], 'index.npy'),
+        (['shard-0000.npy'], 'shard-0000.npy'),
+    ],
+)
+def test_a_folder_of_something_else_stays(config, tmp_path, names, others):
+    (tmp_path / 'out').mkdir()
+    for name in names:
+        (tmp_path / 'out' / name).write_text('{"mine": 1}')
+    with pytest.raises(FileExistsError, match=f'something else, {others}: name a new folder$'):
+        cache(config, tmp_path / 'out', workers=0)
+    assert sorted(os.listdir(tmp_path / 'out')) == sorted(names)
+    assert all((tmp_path / 'out' / name).read_text() == '{"mine": 1}' for name in names)
+
+
+@pytest.mark.parametrize('content', ['{"mine": 1}', 'mine'])
+def test_a_header_of_something_else_stays(config, tmp_path, content):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out/header.json').write_text(content)
+    for read in (LoadCached, lambda folder: cache(config, folder, workers=0)):
+        with pytest.raises(ValueError, match='header.json .*not of cached images') as error:
+            read(tmp_path / 'out')
+        assert 'delete' not in str(error.value) and 'another folder' in str(error.value)
+    assert (tmp_path / 'out/header.json').read_text() == content
+
+
+def test_a_run_that_was_stopped_before_its_header_goes_on(config, tmp_path):
+    cache(config, tmp_path / 'whole', SIDE, workers=0)
+    (tmp_path / 'out').mkdir()
+    shutil.copy(tmp_path / 'whole/index.npy', tmp_path / 'out')
+    (tmp_path / 'out/header.json.abc_1.deit_plugin_part').write_bytes(b'half')
+    cache(config, tmp_path / 'out', SIDE, workers=0)
+    assert contents(tmp_path / 'out') == contents(tmp_path / 'whole')
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(config, tmp_path, monkeypatch):
@@ -264,11 +336,67 @@ def test_a_broken_image_may_be_skipped(data, config, tmp_path, capsys, header):
                 load.transform(dict(img_path=str(other)))['img'][..., ::-1] == stored(tmp_path / 'out', other)
             ).all()
     before = contents(tmp_path / 'out')
-    assert main(command) == 0  # done already
+    assert main([*command, '--broken', 'skip']) == 0  # done already
     assert contents(tmp_path / 'out') == before
 
 
-def test_a_process_that_is_ended_from_outside_is_told():
+@pytest.mark.parametrize('header', [True, False])
+def test_what_was_left_out_is_no_success_without_skip(data, config, tmp_path, header):
+    """Nor is it left out for ever: a shard that is deleted takes it in, though its file has as many bytes."""
+    cache(config, tmp_path / 'whole', SIDE, workers=0)
+    path = data / 'train/b/clear.png'
+    whole = path.read_bytes()
+    path.write_bytes(b'x' * len(whole) if header else whole[:200] + b'x' * (len(whole) - 200))
+    cache(config, tmp_path / 'out', SIDE, workers=0, broken='skip')
+    (shard,) = [
+        name
+        for name, old in contents(tmp_path / 'whole').items()
+        if name != 'index.npy' and old != contents(tmp_path / 'out')[name]
+    ]
+    with pytest.raises(OSError, match=f'clear.png was broken .*1 in all.*delete {shard} .*--broken skip'):
+        cache(config, tmp_path / 'out', SIDE, workers=0)
+    (tmp_path / 'out' / shard).unlink()
+    with pytest.raises(OSError, match='clear.png.* is broken'):
+        cache(config, tmp_path / 'out', SIDE, workers=0)
+    path.write_bytes(whole)
+    cache(config, tmp_path / 'out', SIDE, workers=0)
+    assert contents(tmp_path / 'out') == contents(tmp_path / 'whole')
+
+
+@pytest.mark.parametrize('broken', ['raise', 'skip'])
+def test_a_mended_image_tells_which_shard_to_delete(data, config, tmp_path, broken):
+    cache(config, tmp_path / 'whole', SIDE, workers=0)
+    names = ['train/a/grey.jpg', 'train/b/panorama.jpg']
+    whole = [(data / name).read_bytes() for name in names]
+    for name in names:
+        break_image(data / name, header=True)
+    cache(config, tmp_path / 'out', SIDE, workers=0, broken='skip')
+    for name, content in zip(names, whole):
+        (data / name).write_bytes(content)
+    with pytest.raises(ValueError, match='.jpg was broken .*2 in all.*changed since: delete shard-') as error:
+        cache(config, tmp_path / 'out', SIDE, workers=0, broken=broken)
+    assert 'another data set' not in str(error.value)
+    shards = re.findall(r'shard-\d+\.npy', str(error.value))
+    assert len(shards) == 2
+    for shard in shards:
+        (tmp_path / 'out' / shard).unlink()
+    cache(config, tmp_path / 'out', SIDE, workers=0, broken=broken)
+    assert contents(tmp_path / 'out') == contents(tmp_path / 'whole')
+
+
+@pytest.mark.parametrize('header', [True, False])
+def test_broken_images_only_are_an_error(data, config, tmp_path, capsys, header):
+    for path in (data / 'train').rglob('*.*'):
+        path.write_bytes(b'no image' if header else path.read_bytes()[:200] + b'x' * 20)
+    command = ['cache', config, '--output', str(tmp_path / 'out'), '--workers', '0', '--broken', 'skip']
+    for _ in range(2):
+        assert main(command) == 2
+        assert f'All {NAMES} images are broken, such as {data}/train/' in capsys.readouterr().err
+    assert not header or os.listdir(tmp_path / 'out') in ([], ['cache.lock'])
+
+
+def test_a_process_that_is_ended_from_outside_is_told(monkeypatch):
+    monkeypatch.setattr(cache_shards, '_begin', id)  # it needs not import the package
     with pytest.raises(OSError, match='was ended from outside.*--workers 1'):
         with cache_shards.processes(1) as run:
             list(run(os._exit, [1]))

@@ -98,8 +98,8 @@ def test_a_batch_is_filled_with_them(data, folder, tmp_path):
     assert batch['labels'].tolist() == [sample['data_samples'].gt_label.item() for sample in samples]
 
 
-@pytest.mark.parametrize('method', ['fork', 'spawn'])
-def test_each_process_opens_its_own_map(data, folder, tmp_path, method):
+@pytest.mark.parametrize('method, number', [('fork', 2), ('spawn', 1)])
+def test_each_process_opens_its_own_map(data, folder, tmp_path, method, number):
     dataset = build(data, folder, tmp_path)
     draw_by_place(dataset)
     indices = [PlacedIndex(i, (0, 0, i)) for i in range(len(dataset))]
@@ -107,7 +107,7 @@ def test_each_process_opens_its_own_map(data, folder, tmp_path, method):
     loader = DataLoader(
         dataset,
         batch_sampler=[indices[:5], indices[5:]],
-        num_workers=2,
+        num_workers=number,
         multiprocessing_context=method,
         collate_fn=as_they_are,
     )
