@@ -4,6 +4,7 @@ import io
 import json
 import os
 import os.path as osp
+import re
 import shutil
 import tempfile
 import uuid
@@ -18,9 +19,10 @@ from ..checkpoints.contents import check_weights, weights_of
 from ..checkpoints.formats import FORMATS
 from ..checkpoints.names import Weights, from_mmpretrain, to_mmpretrain
 from ..checkpoints.reading import DIGEST, digest
-from ..checkpoints.recorded import architecture, classes_of, config_of, meta_of, section
+from ..checkpoints.recorded import architecture, classes_of, config_of, meta_of, recorded_classes, section
 from ..messages import some
 from ..models import DeiT
+from .fuse_heads import fuse_heads as fuse
 from .transformers_config import PROCESSOR, model_config, processor_config
 
 _FOLDER = {'config.json', 'model.safetensors', PROCESSOR}
@@ -52,6 +54,7 @@ def convert(
     ema: bool = False,
     num_heads: int | None = None,
     force: bool = False,
+    fuse_heads: bool = False,
 ):
     """Write a checkpoint as another library loads it.
 
@@ -69,6 +72,9 @@ def convert(
             ``config.json`` needs where neither the checkpoint nor the width
             (192, 384, 768) tells.
         force (bool): Whether to replace what is there. Defaults to False.
+        fuse_heads (bool): Of a student that is no DeiT, write one head that
+            gives the mean of both: see :func:`fuse_heads`. ``to`` is then
+            ``'mmpretrain'``, or ``'timm'`` of a timm model. Defaults to False.
 
     Raises:
         FileExistsError: If ``target`` exists and is not to be replaced, or is
@@ -82,6 +88,9 @@ def convert(
         raise ValueError(f'--to {to} writes a file, but {target} is a folder')
     target = osp.realpath(osp.expanduser(target))
     _check_target(target, to, force)
+    if fuse_heads:
+        write_whole(target, _fused(source, target, to, ema))
+        return
     read = read_source(source, ema, num_heads)
     if to in ('facebook', 'timm'):
         for name in [n for n in read.weights if n.startswith('neck.') or 'mask_token' in n]:
@@ -116,6 +125,26 @@ def read_source(source: str, ema: bool = False, num_heads: int | None = None) ->
     _check_complete(weights, source)
     meta = meta_of(checkpoint)
     return Source(source, weights, config_of(meta), classes_of(meta, weights), num_heads)
+
+
+def _fused(source: str, target: str, to: str, ema: bool) -> bytes:
+    checkpoint = CheckpointLoader.load_checkpoint(source, 'cpu')
+    weights = weights_of(checkpoint, source, ema)
+    integers = {name for name in weights if name.endswith(('num_batches_tracked', 'bias_idxs'))}
+    check_weights(weights, source, integers)
+    weights = fuse(weights, source)
+    of_mmpretrain = any(name.startswith('backbone.') for name in weights)
+    if to not in ('timm', 'mmpretrain') or to == 'timm' and of_mmpretrain:
+        raise ValueError(
+            f'--to {to} --fuse-heads: {source} is a student of {"mmpretrain" if of_mmpretrain else "timm"}, '
+            f'so --to {"mmpretrain" if of_mmpretrain else "timm, or mmpretrain"}'
+        )
+    if to == 'timm':
+        weights = {name.removeprefix('model.'): value for name, value in weights.items()}
+    meta = meta_of(checkpoint)
+    number = next(len(v) for name, v in weights.items() if re.search(r'head\.(l\.|linear\.)?bias$', name))
+    classes = recorded_classes(meta, number)
+    return WRITERS[to](Source(source, weights, config_of(meta), classes), weights, target)
 
 
 def _facebook(source: Source, weights: Weights, target: str) -> bytes:

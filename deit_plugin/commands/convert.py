@@ -17,6 +17,11 @@ def add_arguments(parser):
         '--ema', action='store_true', help='take the moving average of a file that holds both'
     )
     parser.add_argument('--num-heads', type=int, help='attention heads, where the checkpoint does not tell')
+    parser.add_argument(
+        '--fuse-heads',
+        action='store_true',
+        help='of a student of another family, such as LeViT: one head that gives the mean of both',
+    )
     parser.add_argument('--force', action='store_true', help='replace what is there')
 
 

@@ -1,0 +1,63 @@
+"""Two classifiers on the same features, as one."""
+
+import re
+
+import torch
+
+from ..checkpoints.names import Weights
+
+_DIST = re.compile(r'(.*\.|^)(head_dist|dist_head)\.(?:linear\.|l\.)?weight$')
+_LAYERS = ('', 'linear.', 'l.')  # of mmpretrain and timm, RepViT's the last
+_EPS = 1e-5  # of BatchNorm1d before the classifiers of LeViT and RepViT
+
+
+def fuse_heads(weights: Weights, source: str) -> Weights:
+    """The weights of a student with one head, whose logits are the mean of both heads' in evaluation.
+
+    The norms before the classifiers of LeViT and RepViT are merged into the layer, and what is left of them
+    does nothing.
+
+    Args:
+        weights (dict): Of a LeViT, EfficientFormer, RepViT or SwiftFormer of mmpretrain or timm, by the names
+            of either.
+        source (str): Where it comes from, for messages.
+
+    Raises:
+        ValueError: If there are no two heads, or they do not read the same features.
+    """
+    if any(name.endswith('dist_token') for name in weights):
+        raise ValueError(
+            f'The heads of {source} read two tokens, so no model with one head gives their mean: '
+            '`deit-plugin export --head mean` writes a program that does'
+        )
+    found = next((match for name in weights if (match := _DIST.match(name))), None)
+    if found is None:
+        raise ValueError(f'{source} has no two heads to fuse: there is no head_dist or dist_head in it')
+    dist = found[1] + found[2] + '.'
+    cls = found[1] + 'head.'
+    missing = [name for name in weights if name.startswith(dist) and cls + name[len(dist) :] not in weights]
+    if missing:
+        raise ValueError(f'{source} has no class head beside {missing[0]}')
+    one, other = (_merged(weights, prefix) for prefix in (cls, dist))
+    fused = {name: value for name, value in weights.items() if not name.startswith(dist)}
+    place = next(cls + layer for layer in _LAYERS if cls + layer + 'weight' in weights)
+    kind = weights[place + 'weight'].dtype
+    for name, a, b in zip(('weight', 'bias'), one, other):
+        fused[place + name] = ((a + b) / 2).to(kind)
+    norm = dict(weight=1.0, bias=0.0, running_mean=0.0, running_var=1 - _EPS)
+    for name, value in norm.items():
+        if cls + 'bn.' + name in weights:
+            fused[cls + 'bn.' + name] = torch.full_like(weights[cls + 'bn.' + name], value)
+    return fused
+
+
+def _merged(weights: Weights, prefix: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of a classifier with the norm before it, in double precision."""
+    part = {name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)}
+    part = {name: value.double() for name, value in part.items()}
+    layer = next(layer for layer in _LAYERS if layer + 'weight' in part)
+    weight, bias = part[layer + 'weight'], part[layer + 'bias']
+    if 'bn.weight' not in part:
+        return weight, bias
+    scale = part['bn.weight'] / (part['bn.running_var'] + _EPS).sqrt()
+    return weight * scale, bias + weight @ (part['bn.bias'] - part['bn.running_mean'] * scale)
