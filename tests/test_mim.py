@@ -113,7 +113,7 @@ def test_a_second_run_asks_no_teacher(trained):
     folder, _ = trained
     nowhere = 'model.teacher.checkpoint=nowhere/deit_digits_teacher.pth'
     output = script('train.py', folder, '--work-dir', 'again', options=[nowhere, LABELS])
-    assert '12 of 12 iterations of this process are recorded' in output
+    assert '2 of 2 epochs are recorded in' in output
     assert 'are not at hand' in output
     assert_same(folder / 'run' / 'epoch_2.pth', folder / 'again' / 'epoch_2.pth')
 

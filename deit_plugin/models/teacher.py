@@ -96,6 +96,8 @@ class Teacher:
         checkpoint = cfg.pop('checkpoint', None)
         # The weights that are drawn here and then replaced must not change
         # what the student draws.
+        if 'members' in cfg:  # its members renormalise what the student sees
+            cfg.setdefault('data_preprocessor', self._student_normalisation())
         with torch.random.fork_rng(devices=[]):
             model = MODELS.build(cfg)
             if not isinstance(model, BaseClassifier):
@@ -106,7 +108,7 @@ class Teacher:
                 model.init_weights()
         if checkpoint is not None:
             load_strict(model, checkpoint)
-        elif not cfg.get('pretrained') and not cfg.get('init_cfg'):
+        elif not any(cfg.get(name) for name in ('pretrained', 'init_cfg', 'members')):
             print_log(
                 'The teacher has no checkpoint: its weights are random',
                 logger='current',
@@ -125,6 +127,10 @@ class Teacher:
             f'{"as the student" if self.scale is None else "renormalised"}',
             logger='current',
         )
+
+    def _student_normalisation(self) -> dict:
+        mean, std = _normalisation(self.student_preprocessor)
+        return dict(mean=mean.tolist(), std=std.tolist(), to_rgb=self.student_preprocessor.to_rgb)
 
     def _match_normalisation(self):
         """From the student's mean and std to the teacher's, in one step."""

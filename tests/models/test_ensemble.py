@@ -66,8 +66,9 @@ def test_it_gives_the_mean_of_the_probabilities(members):
         model(normalised(images), mode='loss')
 
 
-def test_as_a_teacher_it_may_be_normalised_otherwise_than_the_student(members):
-    cfg = dict(type='EnsembleClassifier', members=members, data_preprocessor=NORMS[1])
+@pytest.mark.parametrize('own', [dict(data_preprocessor=NORMS[1]), dict()])
+def test_as_a_teacher_it_may_be_normalised_otherwise_than_the_student(own, members):
+    cfg = dict(type='EnsembleClassifier', members=members, **own)
     student = build(dict(type='ClsDataPreprocessor', **STUDENT))
     images = levels()
     found = Teacher(cfg, student)(normalised(images)).softmax(1)
