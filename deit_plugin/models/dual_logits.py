@@ -69,9 +69,18 @@ def features(head: nn.Module, feats: tuple) -> Pair:
     Args:
         head (nn.Module): With two classifiers.
         feats (tuple): Of the backbone or the neck.
+
+    Raises:
+        ValueError: If there are not as many features as :class:`Classifiers` says.
     """
-    given = head.pre_logits(feats)
-    return tuple(given) if classifiers(head).tokens == 2 else (given, given)
+    given, tokens = head.pre_logits(feats), classifiers(head).tokens
+    number = 1 if isinstance(given, torch.Tensor) else len(given)
+    if number != tokens:
+        raise ValueError(
+            f'{type(head).__name__}.pre_logits gives {number} feature(s) for its two classifiers, and '
+            f'`Classifiers(tokens={tokens})` was registered: 1 is a tensor (B, C), 2 are a pair of such'
+        )
+    return tuple(given) if tokens == 2 else (given, given)
 
 
 def dual_logits(head: nn.Module, feats: tuple) -> Pair:
@@ -142,7 +151,7 @@ def check_prediction(prediction: str):
         raise ValueError(f'prediction={prediction!r} is unknown: choose one of {PREDICTIONS}')
 
 
-def leave_out(dist: nn.Module, loss: nn.Module):
+def leave_out(dist: nn.Module | nn.Parameter, loss: nn.Module):
     """Freeze a distillation head that a loss does not train.
 
     As in the reference, it has no gradient and so no weight decay either; and DDP does not wait for it.

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn as nn
@@ -106,7 +106,8 @@ class DistilledTimmClassifier(TaughtClassifier, TimmClassifier):
         """
         if self._switch is None:
             raise ValueError(f'{type(self.model).__name__} of timm has no distillation head')
-        with _both(self.model.get_submodule(self._switch)):
+        switch = self.model.get_submodule(self._switch)
+        with nullcontext() if switch.training else _both(switch):
             return self.model(inputs)
 
     def forward(self, inputs: torch.Tensor, data_samples: list | None = None, mode: str = 'tensor'):
@@ -134,9 +135,10 @@ class DistilledTimmClassifier(TaughtClassifier, TimmClassifier):
         return losses['loss'] if isinstance(losses['loss'], dict) else losses
 
 
-def _distillation_head(model: nn.Module) -> list[nn.Module]:
-    """timm calls it ``head_dist`` or ``heads_dist``."""
-    return [module for name, module in model.named_modules() if re.search(r'(^|\.)heads?_dist$', name)]
+def _distillation_head(model: nn.Module) -> list[nn.Parameter]:
+    """Its parameters; timm calls it ``head_dist``, or ``heads_dist`` with their ``weights_dist``."""
+    named = model.named_parameters()
+    return [p for name, p in named if re.search(r'(^|\.)(head|heads|weights)_dist(\.|$)', name)]
 
 
 def _switch_of(model: nn.Module) -> str | None:

@@ -16,6 +16,7 @@ from mmpretrain.structures import DataSample
 from timm.task import TokenDistillationTask
 
 from deit_plugin.models import Classifiers, classifiers
+from deit_plugin.models.dual_logits import dual_logits
 
 K = 5
 TEACHER = dict(type='TimmClassifier', model_name='resnet10t', num_classes=K)
@@ -301,6 +302,47 @@ def test_anyone_makes_a_head_known():
     assert classifiers(head) is None
     classifiers.register(MyHead, lambda head: Classifiers(head.a, head.b))
     assert classifiers(head) == (head.a, head.b, 1)
+
+
+def test_a_head_that_was_registered_wrongly():
+    head = MyHead()
+    head.pre_logits = lambda feats: feats[-1]
+    classifiers.register(MyHead, lambda head: Classifiers(head.a, head.b, tokens=2))
+    with pytest.raises(ValueError, match=r'MyHead.pre_logits gives 1 feature.*`Classifiers\(tokens=2\)`'):
+        dual_logits(head, (torch.randn(2, 4),))
+
+
+FAMILIES = dict(
+    deit_tiny_distilled_patch16_224=dict(img_size=32),
+    pit_ti_distilled_224=dict(img_size=64),
+    efficientformerv2_s0=dict(img_size=64),
+    swiftformer_xs={},
+    efficientvim_m1_dist={},
+    iformer_t=dict(distillation=True),
+)
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_each_family_of_timm_gives_both_logits(name):
+    options = dict(model_name=name, num_classes=K, **FAMILIES[name])
+    loss = dict(LOSS, mode='none')
+    model = build(dict(type='DistilledTimmClassifier', prediction='dist', loss=loss, **options))
+    images = torch.randn(2, 3, 64, 64) if FAMILIES[name].get('img_size') != 32 else torch.randn(2, 3, 32, 32)
+    cls, dist = model.eval().dual_logits(images)
+    assert not any(module.training for module in model.modules())
+    torch.testing.assert_close(model.model(images), (cls + dist) / 2)  # timm's own
+    assert torch.equal(model(images), dist) and not torch.equal(cls, dist)
+    losses = model.train().loss(images, [DataSample().set_gt_label(i) for i in range(2)])
+    losses['loss_cls'].backward()
+    # DDP would wait for a parameter that the loss does not reach.
+    assert all((p.grad is None) != p.requires_grad for p in model.parameters())
+
+
+def test_a_compiled_student_of_timm():
+    model = build(timm_classifier('repvit', teacher=None, loss=dict(LOSS, mode='none'))).train()
+    twin, batch = copy.deepcopy(model), make_batch()
+    twin.forward = torch.compile(twin.forward, backend='eager')
+    torch.testing.assert_close(step(twin, batch), step(model, batch))
 
 
 @pytest.mark.parametrize(
