@@ -221,7 +221,12 @@ def test_the_weights_are_the_same_with_any_batch(drawing_model, tmp_path):
     assert whole['meta']['accumulated'] == 1 and whole['meta']['iter'] == 8
     close(whole, expected)
     assert not torch.allclose(start['backbone.cls_token'], whole['state_dict']['backbone.cls_token'])
-    # Resumed with another batch; and with its own to the bit.
+    # Resumed with another batch, where the training has fewer iterations than were made; and with its own
+    # to the bit.
+    hooks = dict(filled_model=dict(type='FilledModelHook'), seed=dict(type='SeedHook'), **CHECKPOINT)
+    hooks['batch'] = dict(type='GlobalBatchHook', batch_size=8)
+    late = run_of(drawing_model, tmp_path / 'e', 8, tmp_path / 'a' / 'epoch_2.pth', default_hooks=hooks)
+    close(late, expected)
     close(run_of(drawing_model, tmp_path / 'c', 4, tmp_path / 'a' / 'epoch_2.pth'), expected)
     run_of(drawing_model, tmp_path / 'd', 2, tmp_path / 'a' / 'epoch_2.pth')
     assert same(tmp_path / 'a' / 'epoch_4.pth', tmp_path / 'd' / 'epoch_4.pth')

@@ -36,6 +36,7 @@ def check_resumable(checkpoint: dict, runner, model: nn.Module):
         ValueError: If the place in the training, the logs, the optimizer, the schedules, the moving
             average or kept gradients are not those of such a training.
     """
+    fit_place(checkpoint, runner)
     if problem := next(_problems(checkpoint, runner, model), None):
         raise ValueError(
             f'The checkpoint cannot be resumed: {problem}. It may serve to start a training from: '
@@ -55,7 +56,7 @@ def check_resumable(checkpoint: dict, runner, model: nn.Module):
 
 
 def fit_place(checkpoint: dict, runner):
-    """Count the iterations of a checkpoint as those of this run, which may have another batch.
+    """Count the iterations of a checkpoint as those of this run, which may have another batch; once.
 
     A loop by epochs begins the epoch anew in which it was saved; mmengine keeps the iterations, and so
     steps and draws that do not belong to the images.
@@ -90,9 +91,10 @@ def fit_place(checkpoint: dict, runner):
         )
     else:
         here = steps * count + amid
-    meta['iter'] = here
+    meta['iter'], meta['accumulated'] = here, count
     schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
-    for scheduler, state in zip(schedulers, checkpoint.get('param_schedulers') or ()):
+    states = checkpoint.get('param_schedulers')
+    for scheduler, state in zip(schedulers, states if isinstance(states, list) else ()):
         if not scheduler.by_epoch and isinstance(state, dict) and state.get('last_step') == done:
             state.update(last_step=here, _global_step=here + 1)
 
