@@ -16,7 +16,7 @@ from ...datasets.filling import FillsBatches
 from ...datasets.seeded import named_virtual_processes, no_iteration
 from ...draws import draws_put_back
 from ...messages import some
-from ...models import DeiT, DeiTDataPreprocessor, DistilledClassifier
+from ...models import DeiT, DeiTDataPreprocessor, TaughtClassifier
 from ..loops import TeacherLabelLoop
 from ..schedulers import DeiTLR
 from ..utils import names_weights, unwrap
@@ -48,7 +48,7 @@ class SetupHook(Hook):
         checks = (_of_classes, _of_image, _of_batch, _of_length)
         if problems := [problem for check in checks for problem in check(runner, model)]:
             raise ValueError('Training does not start:\n- ' + '\n- '.join(problems))
-        if isinstance(model, DistilledClassifier):
+        if isinstance(model, TaughtClassifier):
             model.check_teacher()
 
     def before_train(self, runner) -> None:
@@ -214,12 +214,12 @@ def _summary(runner, model) -> Iterator[str]:
     classes = getattr(datasets['train_dataloader'], 'metainfo', {}).get('classes') or ()
     named = f' ({some(classes)})' if classes else ''
     yield f'Data: {images}' + (f', {number} classes{named}' if number else '')
-    if isinstance(model, DistilledClassifier) and model.teacher is not None:
+    if isinstance(model, TaughtClassifier) and model.teacher is not None:
         cfg = model.teacher.cfg
         name = cfg.get('model_name', cfg['type'])
         weights = cfg.get('checkpoint') or 'its config'
         yield f'Teacher: {name}, weights from {weights}; {model.distillation.mode} distillation'
-    elif isinstance(model, DistilledClassifier):
+    elif isinstance(model, TaughtClassifier):
         yield 'No teacher: both heads learn the labels'
     loop, wrapper = runner.train_loop, runner.optim_wrapper
     rates = [group['lr'] for group in wrapper.param_groups]
