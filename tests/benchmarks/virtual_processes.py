@@ -162,8 +162,8 @@ def soak(folder, kills, epochs, dtype):
     for _ in range(kills):
         way = random.choice([REFERENCE, *WAYS])
         running = start(folder, way, epochs, dtype)
-        # Within one and a half epochs of 22 steps from where it starts.
-        until = lines_in(folder) + random.randrange(1, 33 * PROCESSES)
+        # Within three epochs of 22 steps from where it starts.
+        until = lines_in(folder) + random.randrange(1, 66 * PROCESSES)
         while lines_in(folder) < until and all(process.poll() is None for process in running):
             time.sleep(0.05)
         if any(process.poll() for process in running):  # it failed by itself
