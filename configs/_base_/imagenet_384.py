@@ -8,8 +8,6 @@ test_pipeline = _base_.test_pipeline
 test_pipeline[1].scale = 438
 test_pipeline[2].crop_size = 384
 
-train_dataloader = dict(
-    batch_size=32, sampler=dict(batch_size=32), dataset=dict(pipeline=train_pipeline)
-)
+train_dataloader = dict(batch_size=32, sampler=dict(batch_size=32), dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=32, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
