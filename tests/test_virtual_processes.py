@@ -241,7 +241,7 @@ def test_an_epoch_that_was_interrupted_begins_anew(drawing_model, tmp_path):
     torch.save(checkpoint, path)
     close(run_of(drawing_model, tmp_path / 'b', 4, path), expected)
     (log,) = (tmp_path / 'b').glob('*/*.log')
-    assert 'saved amid the epoch 3, which begins anew' in log.read_text()
+    assert 'is of iteration 17, and 2 epochs have 8 here: the epoch 3 begins anew' in log.read_text()
 
 
 def by_iteration(done, before, count):

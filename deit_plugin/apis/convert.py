@@ -132,7 +132,7 @@ def _fused(source: str, target: str, to: str, ema: bool) -> bytes:
     weights = weights_of(checkpoint, source, ema)
     integers = {name for name in weights if name.endswith(('num_batches_tracked', 'bias_idxs'))}
     check_weights(weights, source, integers)
-    weights = fuse(weights, source)
+    weights = {name: value.contiguous().clone() for name, value in fuse(weights, source).items()}
     of_mmpretrain = any(name.startswith('backbone.') for name in weights)
     if to not in ('timm', 'mmpretrain') or to == 'timm' and of_mmpretrain:
         raise ValueError(

@@ -25,7 +25,8 @@ def fuse_heads(weights: Weights, source: str) -> Weights:
     Raises:
         ValueError: If there are no two heads, or they do not read the same features.
     """
-    if any(name.endswith('dist_token') for name in weights):
+    two = [n for n, v in weights.items() if n.endswith('cls_token') and v.ndim == 3 and v.shape[1] > 1]
+    if two or any(name.endswith('dist_token') for name in weights):  # PiT has both in one
         raise ValueError(
             f'The heads of {source} read two tokens, so no model with one head gives their mean: '
             '`deit-plugin export --head mean` writes a program that does'
@@ -43,7 +44,8 @@ def fuse_heads(weights: Weights, source: str) -> Weights:
     place = next(cls + layer for layer in _LAYERS if cls + layer + 'weight' in weights)
     kind = weights[place + 'weight'].dtype
     for name, a, b in zip(('weight', 'bias'), one, other):
-        fused[place + name] = ((a + b) / 2).to(kind)
+        if name == 'weight' or place + name in weights or cls + 'bn.weight' in weights:
+            fused[place + name] = ((a + b) / 2).to(kind)
     norm = dict(weight=1.0, bias=0.0, running_mean=0.0, running_var=1 - _EPS)
     for name, value in norm.items():
         if cls + 'bn.' + name in weights:
@@ -56,7 +58,8 @@ def _merged(weights: Weights, prefix: str) -> tuple[torch.Tensor, torch.Tensor]:
     part = {name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)}
     part = {name: value.double() for name, value in part.items()}
     layer = next(layer for layer in _LAYERS if layer + 'weight' in part)
-    weight, bias = part[layer + 'weight'], part[layer + 'bias']
+    weight = part[layer + 'weight']
+    bias = part.get(layer + 'bias', weight.new_zeros(len(weight)))
     if 'bn.weight' not in part:
         return weight, bias
     scale = part['bn.weight'] / (part['bn.running_var'] + _EPS).sqrt()

@@ -5,6 +5,7 @@ from itertools import islice
 
 import torch
 from mmengine.runner import EpochBasedTrainLoop
+from mmpretrain.engine import SwitchRecipeHook
 from mmpretrain.registry import LOOPS
 
 from .utils import unwrap
@@ -47,6 +48,10 @@ class TeacherLabelLoop(EpochBasedTrainLoop):
             for idx, data_batch in enumerate(islice(self.dataloader, self.batches)):
                 self.run_iter(idx, data_batch)
             self.runner.call_hook('after_train_epoch')
+        else:  # which switches the images of later epochs
+            for hook in self.runner.hooks:
+                if isinstance(hook, SwitchRecipeHook):
+                    hook.before_train_epoch(self.runner)
         self._epoch += 1
         self._iter = self._epoch * len(self.dataloader)
 

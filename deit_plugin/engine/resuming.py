@@ -75,23 +75,24 @@ def fit_place(checkpoint: dict, runner):
     if not all(type(number) is int and number >= 0 for number in (done, epoch, before)) or not before:
         return  # refused later
     steps, amid = divmod(done, before)
+    meta['accumulated'] = count
     if isinstance(runner.train_loop, EpochBasedTrainLoop):
-        here = epoch * len(runner.train_dataloader)
+        here = meta['iter'] = epoch * len(runner.train_dataloader)
         if done * count != here * before:
             checkpoint.pop('gradients', None)
-            print_log(
-                f'The checkpoint was saved amid the epoch {epoch + 1}, which begins anew',
-                'current',
-                logging.WARNING,
+            text = (
+                f'The checkpoint is of iteration {done}, and {epoch} epochs have {here} here: the epoch '
+                f'{epoch + 1} begins anew'
             )
+            print_log(text, 'current', logging.WARNING)
+            return  # schedules by iteration have no rate for another place
     elif amid and before != count:
         raise ValueError(
             f'The checkpoint was saved after {done} iterations, of which {before} make a step: resume it '
             'on as many processes and with the batch that it had'
         )
     else:
-        here = steps * count + amid
-    meta['iter'], meta['accumulated'] = here, count
+        here = meta['iter'] = steps * count + amid
     schedulers = runner.param_schedulers if isinstance(runner.param_schedulers, list) else []
     states = checkpoint.get('param_schedulers')
     for scheduler, state in zip(schedulers, states if isinstance(states, list) else ()):

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from mmpretrain.registry import RUNNERS
 
 from ..draws import set_iteration
+from ..models.loaded import keep_weights
 from .hooks.global_batch import GlobalBatchHook
 from .own_images import complete
 from .utils import into_the_file
@@ -43,6 +44,12 @@ class DeiTRunner(Runner):
         own = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
         hooks = {n: hook for n, hook in (hooks or {}).items() if hook is not None or n in own}
         super().register_default_hooks(hooks)
+
+    def build_model(self, model):
+        """As the parent's; a timm model keeps the weights that it was built with, as pretrained ones."""
+        model = super().build_model(model)
+        keep_weights(model)
+        return model
 
     @staticmethod
     def build_dataloader(dataloader, *args, **kwargs):

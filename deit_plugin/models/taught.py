@@ -58,6 +58,11 @@ class TaughtClassifier(nn.Module):
                 f"which asks none: set `{option}=dict(type='DistillationLoss')`"
             )
 
+    @property
+    def _asks(self) -> bool:
+        """Whether the teacher takes part; a ``SwitchRecipeHook`` may have set another loss."""
+        return self.teacher is not None and self.distillation is not None and self.distillation.mode != 'none'
+
     def check_teacher(self):
         """Compare the classes of student and teacher, as far as the config of the teacher tells.
 
@@ -66,7 +71,7 @@ class TaughtClassifier(nn.Module):
         Raises:
             ValueError: If they differ.
         """
-        if self.teacher is None or self.distillation.mode == 'none':
+        if not self._asks:
             return
         own, other = self.num_classes, self.teacher.num_classes
         if None not in (own, other) and own != other:
@@ -85,7 +90,7 @@ class TaughtClassifier(nn.Module):
             ValueError: If the teacher has other classes, or takes images of another size.
         """
         self.check_teacher()
-        if self.teacher is None or self.distillation.mode == 'none':
+        if not self._asks:
             return {}
         if self.teacher.model is None:
             _check_size(self.teacher.cfg, tuple(images.shape[-2:]))

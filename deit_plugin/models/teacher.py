@@ -10,6 +10,7 @@ from mmpretrain.models import BaseClassifier, ClsDataPreprocessor, TimmClassifie
 from mmpretrain.registry import MODELS
 
 from ..checkpoints.strict import load_strict
+from .loaded import keep_weights
 from .recorded import num_classes_of_config
 
 
@@ -104,6 +105,7 @@ class Teacher:
                 raise ValueError(
                     f'teacher {cfg["type"]} is not a classifier of mmpretrain, but {type(model).__name__}'
                 )
+            keep_weights(model)
             if checkpoint is None:
                 model.init_weights()
         if checkpoint is not None:

@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from .dual_logits import Pair, check_prediction, dual_loss, fuse, leave_out, warn_of_untrained
+from .loaded import keep_weights
 from .loss import DistillationLoss
 from .taught import TaughtClassifier
 
@@ -57,6 +58,7 @@ class DistilledTimmClassifier(TaughtClassifier, TimmClassifier):
         check_prediction(prediction)
         self.prediction = prediction
         self._switch = _switch_of(self.model)
+        keep_weights(self)
         if self._switch is None:
             self._check_single(model_name)
             return
@@ -69,6 +71,15 @@ class DistilledTimmClassifier(TaughtClassifier, TimmClassifier):
     @staticmethod
     def _remove_state_dict_prefix(self, state_dict, prefix, local_metadata):
         pass  # mmpretrain registers it
+
+    def load_state_dict(self, *args, **kwargs):
+        """As the parent's; attention biases that timm keeps for evaluation are those of the weights."""
+        try:
+            return super().load_state_dict(*args, **kwargs)
+        finally:
+            for module in self.modules():
+                if isinstance(cache := getattr(module, 'attention_bias_cache', None), dict):
+                    cache.clear()
 
     def _add_state_dict_prefix(self, state_dict: dict, prefix: str, *args):
         for name in self.model.state_dict():

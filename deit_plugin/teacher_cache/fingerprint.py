@@ -3,9 +3,12 @@
 import hashlib
 import json
 import os.path as osp
-from importlib.metadata import version
 
+import cv2
+import mmcv
 import numpy as np
+import PIL
+import timm
 import torch
 from mmengine.config import Config
 
@@ -68,7 +71,8 @@ def _recorded_on(runner, model) -> dict:
     for name in _OF_LOADING:
         values = [_setting(step, name) for step in steps]
         found[name] = sorted({str(value) for value in values if value not in (None, 'auto')})
-    versions = {name: version(name) for name in ('torch', 'timm', 'Pillow')}
+    modules = dict(torch=torch, timm=timm, Pillow=PIL, OpenCV=cv2, mmcv=mmcv)
+    versions = {name: str(module.__version__) for name, module in modules.items()}
     return dict(
         found,
         versions=versions,

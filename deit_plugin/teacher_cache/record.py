@@ -66,17 +66,30 @@ def read_epoch(path: str, whole: bool = True) -> tuple[dict, list[np.ndarray]]:
             arrays = [file.get_tensor(name) for name in names if name in file.keys()]
         version, name = about['format'], f'epoch-{about["epoch"]:04d}.safetensors'
         recipe, sha256 = about['fingerprint']['recipe'], about.pop('sha256')
+        if not isinstance(recipe, dict) or not isinstance(about['fingerprint']['recorded_on'], dict):
+            raise ValueError('its fingerprint is no dictionary')
         if whole and sha256 != _checksum(about, arrays):
             raise ValueError('it does not match its checksum')
         if whole and [array.shape for array in arrays] != [shape_of(recipe)] * (1 + bool(recipe['topk'])):
             raise ValueError(f'it should have the shape {shape_of(recipe)}')
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        if whole:
+            _check_values(arrays, recipe['num_classes'])
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged ({error!r}). Copy it anew, or delete it: mode='auto' then records it again"
         ) from error
     if version != FORMAT or name != osp.basename(path):
         raise ValueError(f'{path} should be {name} of format {FORMAT}, and is of format {shown(version)}')
     return about, arrays
+
+
+def _check_values(arrays: Sequence[np.ndarray], num_classes: int):
+    classes, *probs = arrays
+    if classes.dtype not in (np.uint16, np.int32) or any(p.dtype != np.float16 for p in probs):
+        raise ValueError(f'its values are {", ".join(str(array.dtype) for array in arrays)}')
+    known = classes[classes != np.iinfo(classes.dtype).max]
+    if known.size and not 0 <= known.min() <= known.max() < num_classes:
+        raise ValueError(f'it has the classes {known.min()} to {known.max()}, of {num_classes}')
 
 
 def _checksum(about: dict, arrays: Sequence[np.ndarray]) -> str:
@@ -111,9 +124,9 @@ class Record:
         self, folder: str, mode: str, wanted: Iterable[int], fingerprint: Callable[[bool], dict], data: dict
     ):
         self.folder, self.mode, self.data = folder, mode, data
-        found = epochs_in(folder)
+        found, wanted = epochs_in(folder), set(wanted)
         self.recorded = set(found)
-        missing = [epoch for epoch in wanted if epoch not in found]
+        missing = sorted(wanted - self.recorded)
         if mode == 'replay' and missing:
             raise ValueError(
                 f'{epochs_named(missing)} missing in {folder} ({osp.abspath(folder)}); {epochs_named(found)} '
@@ -123,7 +136,9 @@ class Record:
         asked = mode == 'record' or bool(missing)
         self.fingerprint = fingerprint(asked)
         lines: dict[str, None] = {}  # each once, in their order
-        for path in found.values():
+        for number, path in found.items():
+            if mode == 'record' and number in wanted:
+                continue  # it is replaced, whatever it is
             lines.update(dict.fromkeys(self._compared(path, read_epoch(path, whole=False)[0])))
         self.differences = list(lines)
         # Before an epoch's work, which a folder that cannot be written would lose.

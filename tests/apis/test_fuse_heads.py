@@ -9,6 +9,7 @@ from conftest import ARCH, build
 
 from deit_plugin.__main__ import main
 from deit_plugin.apis.convert import convert
+from deit_plugin.apis.fuse_heads import fuse_heads
 
 K = 5
 NECK = dict(type='GlobalAveragePooling')
@@ -101,6 +102,13 @@ def test_timm_loads_it(tmp_path):
             'read two tokens.*export --head mean',
         ),
         (
+            dict(
+                type='DistilledTimmClassifier', model_name='pit_ti_distilled_224', num_classes=K, img_size=64
+            ),
+            'timm',
+            'read two tokens.*export --head mean',
+        ),
+        (
             dict(type='TimmClassifier', model_name='resnet10t', num_classes=K),
             'timm',
             'has no two heads to fuse',
@@ -113,3 +121,14 @@ def test_what_cannot_be_fused(cfg, to, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         convert(str(source), str(target), to, fuse_heads=True)
     assert not target.exists()
+
+
+def test_heads_without_biases_and_weights_in_any_layout(tmp_path):
+    weights = {name: torch.rand(K, 8) for name in ('head.weight', 'head_dist.weight')}
+    fused = fuse_heads(weights, 'a file')
+    assert list(fused) == ['head.weight']
+    torch.testing.assert_close(fused['head.weight'], sum(weights.values()) / 2)
+    model = build(REPVIT).to(memory_format=torch.channels_last)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'two.pth')
+    convert(str(tmp_path / 'two.pth'), str(tmp_path / 'one.safetensors'), 'timm', fuse_heads=True)
+    assert (tmp_path / 'one.safetensors').exists()

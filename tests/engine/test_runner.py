@@ -3,6 +3,8 @@
 import sys
 
 import pytest
+import timm
+import torch
 from conftest import make_runner
 from mmengine.hooks import Hook
 from mmpretrain.registry import HOOKS
@@ -108,3 +110,17 @@ def test_auto_scale_lr(tmp_path):
     assert rates_after(tmp_path, dict(enable=True, base_batch_size=8), default_hooks=hooks) == {0.8}
     with pytest.raises(ValueError, match='set `auto_scale_lr.base_batch_size`'):
         rates_after(tmp_path, dict(enable=True))
+
+
+def test_pretrained_weights_of_timm_stay(tmp_path):
+    """As those of a teacher for one's own images, which mmengine would draw anew."""
+    torch.save(timm.create_model('resnet10t', num_classes=5).state_dict(), tmp_path / 'timm.pth')
+    model = dict(type='TimmClassifier', model_name='resnet10t', num_classes=5)
+    model['checkpoint_path'] = str(tmp_path / 'timm.pth')
+    for kind, kept in (('mmpretrain.DeiTRunner', True), ('Runner', False)):
+        (tmp_path / kind).mkdir()
+        runner = make_runner(model, tmp_path / kind, runner_type=kind)
+        runner._init_model_weights()
+        given = torch.load(tmp_path / 'timm.pth')
+        same = [torch.equal(value, given[key]) for key, value in runner.model.model.state_dict().items()]
+        assert all(same) == kept  # mmengine's own draws them anew

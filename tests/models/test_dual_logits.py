@@ -17,6 +17,7 @@ from timm.task import TokenDistillationTask
 
 from deit_plugin.models import Classifiers, classifiers
 from deit_plugin.models.dual_logits import dual_logits
+from deit_plugin.models.teacher import Teacher
 
 K = 5
 TEACHER = dict(type='TimmClassifier', model_name='resnet10t', num_classes=K)
@@ -251,7 +252,9 @@ def test_another_loss_trains_the_mean_by_the_labels(make, name):
 
 @pytest.mark.parametrize('make, name', [(classifier, 'levit'), (timm_classifier, 'levit')])
 def test_a_training_with_a_moving_average_goes_on(make, name, tmp_path):
-    model = make(name, teacher=dict(TEACHER, data_preprocessor=dict(mean=[0.0] * 3, std=[1.0] * 3)))
+    teacher = dict(TEACHER, data_preprocessor=dict(mean=[0.0] * 3, std=[1.0] * 3))
+    torch.save(build(teacher).state_dict(), tmp_path / 'teacher.pth')
+    model = make(name, teacher=dict(teacher, checkpoint=str(tmp_path / 'teacher.pth')))
     (model if make is timm_classifier else model['backbone'])['img_size'] = 32
     kwargs = dict(
         train_dataloader=dict(
@@ -425,3 +428,51 @@ def test_the_configs_in_the_docs(title, student, tmp_path):
         wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     assert wrapper.clip_grad_kwargs['clip_factor'] in (0.01, 0.02)
     assert not next(g for g in wrapper.param_groups if g['weight_decay'] == 0)['params'][0].ndim > 2
+
+
+def test_weights_that_timm_has_loaded_stay(tmp_path):
+    """mmengine would have timm's models draw them anew: of a teacher, and of a student."""
+    name = 'levit_128s'
+    torch.save(timm.create_model(name, num_classes=K).state_dict(), tmp_path / 'timm.pth')
+    given = torch.load(tmp_path / 'timm.pth')
+    loaded = dict(model_name=name, num_classes=K, checkpoint_path=str(tmp_path / 'timm.pth'))
+    student = build(dict(type='DistilledTimmClassifier', **loaded))
+    student.init_weights()
+    teacher = Teacher(dict(type='TimmClassifier', **loaded), student.data_preprocessor)
+    teacher.build()
+    for model in (student.model, teacher.model.model):
+        assert all(torch.equal(value, given[key]) for key, value in model.state_dict().items())
+
+
+def test_loaded_weights_count_at_once_in_evaluation():
+    """timm's LeViT keeps its attention biases for evaluation."""
+    torch.manual_seed(0)
+    first, second = (
+        build(dict(type='DistilledTimmClassifier', model_name='levit_128s', num_classes=K)) for _ in 'ab'
+    )
+    images = torch.rand(1, 3, 224, 224)
+    for model in (first, second):
+        for module in model.modules():
+            if hasattr(module, 'attention_biases'):
+                torch.nn.init.normal_(module.attention_biases)
+        model.eval()
+    with torch.no_grad():
+        first(images)
+        first.load_state_dict(second.state_dict())
+        torch.testing.assert_close(first(images), second(images))
+
+
+def test_a_recipe_may_end_the_distillation():
+    """By mmpretrain's SwitchRecipeHook."""
+    model = build(
+        dict(
+            type='DistilledTimmClassifier',
+            model_name='resnet10t',
+            num_classes=K,
+            teacher=TEACHER,
+            loss=dict(type='DistillationLoss', distill_on='cls'),
+        )
+    )
+    model.loss_module = build(dict(type='CrossEntropyLoss'))
+    model.check_teacher()
+    assert model.answer(torch.rand(1, 3, 32, 32)) == {}

@@ -195,3 +195,27 @@ def test_processes_put_their_columns_together(topk, num_classes, tmp_path, monke
             reader.read(Iteration(0, step, range(4), 2), 8, torch.device('cpu'))
     with pytest.raises(ValueError, match='step 8 has fewer recorded answers than the 8 images'):
         reader.read(Iteration(0, 8, range(4), 2), 8, torch.device('cpu'))
+
+
+@pytest.mark.parametrize(
+    'values, changes, message',
+    [
+        (CLASSES + 200, {}, 'the classes 200 to 208, of 9'),
+        (CLASSES.astype(np.float32), {}, 'its values are float32'),
+        (CLASSES, dict(recorded_on=None), 'its fingerprint is no dictionary'),
+    ],
+)
+def test_odd_files_are_damaged(values, changes, message, folder):
+    record = open_record(folder)
+    record.fingerprint = dict(record.fingerprint, **changes)
+    record.write(1, [values], {})
+    with pytest.raises(ValueError, match=f'epoch-0001.safetensors is damaged .*{message}'):
+        read_epoch(str(folder / 'epoch-0001.safetensors'))
+
+
+def test_a_damaged_file_may_be_recorded_anew(folder):
+    (folder / 'epoch-0001.safetensors').write_bytes(b'half')
+    with pytest.raises(ValueError, match='epoch-0001.safetensors is damaged'):
+        open_record(folder)
+    open_record(folder, 'record').write(1, [CLASSES], {})
+    assert open_record(folder).recorded == {0, 1}
