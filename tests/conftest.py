@@ -232,6 +232,17 @@ class Scripted(BaseMetric):
         return dict.fromkeys(self.keys, value)
 
 
+class InSinglePrecision(torch.nn.Module):
+    """For a peer in double precision: a teacher as ours asks it."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model(images.float())
+
+
 def make_runner(model, work_dir, scores=(1.0, 3.0, 2.0, 4.0), **kwargs):
     """A runner of one epoch of two iterations for each score."""
     loader = dict(

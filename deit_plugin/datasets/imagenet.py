@@ -3,32 +3,17 @@
 import logging
 import os
 import os.path as osp
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
-from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from mmengine.fileio import join_path, list_from_file
 from mmengine.logging import print_log
 from mmpretrain.datasets import ImageNet
 from mmpretrain.registry import DATASETS
-from torch.utils.data import get_worker_info
 
+from ..first_process import of_the_first
 from ..messages import some
 from .filling import FillsBatches
-
-
-def of_the_first(function: Callable):
-    """What a function returns in the first process, in all of them. So do they raise what it raises."""
-    done: list = [None]
-    if is_main_process():
-        try:
-            done = [function()]
-        except Exception as error:  # else the others would wait
-            done = [error]
-    broadcast_object_list(done)
-    if isinstance(done[0], Exception):
-        raise done[0]
-    return done[0]
 
 
 @DATASETS.register_module()
@@ -50,11 +35,9 @@ class ImageNet1k(FillsBatches, ImageNet):
     def load_data_list(self) -> list[bytes]:
         """The images, each as its path below the folder, its label, and a zero byte behind both.
 
-        Of several processes the first one lists for all, so all must call it, as mmengine's runner does. In
-        a worker of a DataLoader, which is alone, it lists for itself.
+        Of several processes the first one lists for all, so all must call it, as mmengine's runner does.
         """
-        alone = get_world_size() == 1 or get_worker_info() is not None
-        records, self.folder_to_idx = self._read() if alone else of_the_first(self._read)
+        records, self.folder_to_idx = of_the_first(self._read)
         self._check_folder()
         return records
 

@@ -87,6 +87,17 @@ def batch_size_of(loader: DataLoader) -> int | None:
     return loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
 
 
+def collates_labels(loader: DataLoader) -> bool:
+    """Whether a loader's batches are those of :func:`labels_collate`."""
+    return getattr(loader.collate_fn, 'func', loader.collate_fn) is labels_collate  # mmengine makes a partial
+
+
+def fills_batches(loader: DataLoader) -> bool:
+    """Whether the workers of a loader may fill whole batches, once it is told the places of its samples."""
+    dataset = loader.dataset
+    return collates_labels(loader) and isinstance(dataset, FillsBatches) and dataset.can_fill()
+
+
 def no_iteration(loader: DataLoader) -> str:
     """Why an epoch of a loader has no iteration, and what to set; empty if it has some."""
     if len(loader):
@@ -132,8 +143,7 @@ def place_draws(loader: DataLoader, seed: int) -> PlacedSampler:
         sampler.indices = sampler._indices_of_rank()
     placed = PlacedSampler(sampler, seed, virtual_processes_of(loader))
     loader.batch_sampler.sampler = placed
-    collate = getattr(loader.collate_fn, 'func', loader.collate_fn)  # mmengine makes a partial of it
-    draw_by_place(loader.dataset, filled=collate is labels_collate)
+    draw_by_place(loader.dataset, filled=fills_batches(loader))
     return placed
 
 
@@ -146,14 +156,13 @@ def draw_by_place(dataset, filled: bool = False):
 
     Args:
         dataset (Dataset): Any dataset with indices. A second call changes nothing.
-        filled (bool): Whether the loader takes a batch that the dataset has filled
-            (:class:`FillsBatches`). Defaults to False.
+        filled (bool): Whether the dataset fills a batch (:func:`fills_batches`), unless it has batches of
+            its own. Defaults to False.
     """
     own = getattr(dataset, '__getitems__', None)
     if isinstance(own, partial) and own.func is get_placed_items:
         return
-    filled = filled and own is None and isinstance(dataset, FillsBatches) and dataset.can_fill()
-    dataset.__getitems__ = partial(get_placed_items, dataset, own, filled=filled)
+    dataset.__getitems__ = partial(get_placed_items, dataset, own, filled=filled and own is None)
 
 
 def get_placed_items(

@@ -127,9 +127,9 @@ def calls_of_layers(
     """
     numbers = [len(of_layer) for of_layer in paths]
     scales: Sequence[Sequence] = [()] * len(numbers)
-    dropping = [path for of_layer in paths for path in of_layer if path.training]
-    if dropping:
-        scales = draw_paths(sum(paths, []), len(x), x.device).split(numbers)
+    flat = sum(paths, [])
+    if any(path.training for path in flat):
+        scales = draw_paths(flat, len(x), x.device).split(numbers)
     return map(partial, [_call] * len(numbers), layers, paths, scales)
 
 

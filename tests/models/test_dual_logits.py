@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 import torch.nn as nn
-from conftest import ARCH, build, make_batch, make_runner, step
+from conftest import ARCH, InSinglePrecision, build, make_batch, make_runner, step
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
@@ -106,17 +106,6 @@ def to_timm(name, model, other):
             timms = dict(zip(mine, timms.values(), strict=True))
         result.update((timms[rest], own[key]) for rest, key in mine.items())
     return result
-
-
-class InSinglePrecision(nn.Module):
-    """A teacher as ours asks it."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images):
-        return self.model(images.float())
 
 
 def with_timms_task(model, student, mode):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn as nn
-from conftest import build
+from conftest import InSinglePrecision, build
 from mmengine.optim import build_optim_wrapper
 from mmpretrain.structures import DataSample
 from timm import create_model
@@ -24,17 +24,6 @@ STUDENT = dict(
 )
 OPTIMIZER = dict(type='AdamW', lr=1e-3, weight_decay=0.025)
 PARAMWISE = dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0)
-
-
-class InSinglePrecision(nn.Module):
-    """A teacher as ours asks it."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images):
-        return self.model(images.float())
 
 
 def test_fifty_steps_equal_timms():

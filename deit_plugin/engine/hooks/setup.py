@@ -11,9 +11,7 @@ from mmengine.runner import BaseLoop
 from mmpretrain.models import TimmClassifier
 from mmpretrain.registry import HOOKS
 
-from ...datasets import labels_collate
-from ...datasets.filling import FillsBatches
-from ...datasets.seeded import named_virtual_processes, no_iteration
+from ...datasets.seeded import collates_labels, fills_batches, named_virtual_processes, no_iteration
 from ...draws import draws_put_back
 from ...messages import some
 from ...models import DeiT, DeiTDataPreprocessor, TaughtClassifier
@@ -141,8 +139,7 @@ def _of_image(runner, model) -> Iterator[str]:
 
 def _of_batch(runner, model) -> Iterator[str]:
     loader, preprocessor = runner.train_dataloader, model.data_preprocessor
-    collate = getattr(loader.collate_fn, 'func', loader.collate_fn)  # mmengine makes a partial of it
-    if collate is labels_collate and not isinstance(preprocessor, DeiTDataPreprocessor):
+    if collates_labels(loader) and not isinstance(preprocessor, DeiTDataPreprocessor):
         yield (
             f'labels_collate is for DeiTDataPreprocessor, and the data_preprocessor is a '
             f"{type(preprocessor).__name__}: set `train_dataloader.collate_fn.type='default_collate'`"
@@ -159,10 +156,7 @@ def _of_batch(runner, model) -> Iterator[str]:
     steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
     left = [step.on_device for step in steps if getattr(step, 'on_device', None)]
     seeded = any(isinstance(hook, SeedHook) for hook in runner.hooks)
-    filled = seeded and (
-        collate is labels_collate and isinstance(loader.dataset, FillsBatches) and loader.dataset.can_fill()
-    )
-    if left and not filled:
+    if left and not (seeded and fills_batches(loader)):
         yield (
             f'on_device={left[0]!r} needs LoadRandomResizedCrop and PackInputs at the end of the pipeline of '
             'an ImageNet1k or ImageFolder with labels, that is not wrapped, a SeedHook, and '

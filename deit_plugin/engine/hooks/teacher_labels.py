@@ -8,8 +8,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 from mmpretrain.registry import HOOKS
 
-from ...datasets.imagenet import of_the_first
 from ...datasets.seeded import virtual_processes_of
+from ...first_process import of_the_first
 from ...teacher_cache.answers import Answers
 from ...teacher_cache.fingerprint import run_fingerprint
 from ...teacher_cache.record import Record, shape_of
