@@ -1,6 +1,7 @@
 from .backbone import DeiT
 from .classifier import DistilledClassifier
 from .data_preprocessor import DeiTDataPreprocessor
+from .deit3 import DeiTIII
 from .dual_logits import Classifiers, classifiers
 from .ensemble import EnsembleClassifier
 from .filled_head import DeiTHead
@@ -19,6 +20,7 @@ __all__ = [
     'DeiTDataPreprocessor',
     'DeiTDualHead',
     'DeiTHead',
+    'DeiTIII',
     'DistillationLoss',
     'DistillationTokenNeck',
     'DistilledClassifier',

@@ -10,6 +10,7 @@ from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
 from torch.utils.checkpoint import checkpoint
 
+from .arguments import check_arguments, check_fit, sizes
 from .layers import (
     Attention,
     TokenEncoderLayer,
@@ -21,10 +22,6 @@ from .layers import (
 from .state_dict import fit_state_dict, refuse_missing, translate
 
 Size = int | Sequence[int]
-
-
-def _arch(width: int, heads: int) -> dict:
-    return dict(embed_dims=width, num_layers=12, num_heads=heads, feedforward_channels=4 * width)
 
 
 @MODELS.register_module()
@@ -80,7 +77,8 @@ class DeiT(VisionTransformer):
             state dict is of another architecture.
     """
 
-    arch_zoo = dict(tiny=_arch(192, 3), small=_arch(384, 6), base=_arch(768, 12))
+    arch_zoo = dict(tiny=sizes(192, 3), small=sizes(384, 6), base=sizes(768, 12))
+    tokens_have_positions = True  # else the patches alone
 
     def __init__(
         self,
@@ -98,10 +96,11 @@ class DeiT(VisionTransformer):
         init_cfg: dict | Sequence[dict] | None = None,
         **kwargs,
     ):
-        self._check_fit('img_size', to_2tuple(img_size), to_2tuple(patch_size))
-        self._check_arguments(arch, drop_path_rate, out_indices, frozen_stages, **kwargs)
+        check_fit('img_size', to_2tuple(img_size), to_2tuple(patch_size))
+        check_arguments(self.arch_zoo, arch, drop_path_rate, out_indices, frozen_stages, **kwargs)
+        num_tokens = 2 if distilled else 1
         # The parent reads this while it makes the position embeddings.
-        self.num_extra_tokens = 2 if distilled else 1
+        self.num_extra_tokens = num_tokens if self.tokens_have_positions else 0
         super().__init__(
             arch=arch,
             img_size=img_size,
@@ -114,6 +113,7 @@ class DeiT(VisionTransformer):
             init_cfg=_without_prefix(init_cfg),
             **kwargs,
         )
+        self.num_extra_tokens = num_tokens
         self.distilled, self.with_cp, self.fused_attn = distilled, with_cp, fused_attn
         self.patch_size = to_2tuple(patch_size)
         if distilled:
@@ -123,6 +123,11 @@ class DeiT(VisionTransformer):
         self.frozen_stages = frozen_stages
         self._freeze_stages()
 
+    @property
+    def num_position_tokens(self) -> int:
+        """How many position embeddings stand before those of the patches."""
+        return self.num_extra_tokens if self.tokens_have_positions else 0
+
     def _adapt_layers(self):
         self._paths = own_drop_path(self.layers)
         for layer in self.layers:
@@ -131,49 +136,6 @@ class DeiT(VisionTransformer):
             use_plain_attention(self.layers)
         elif self.out_type == 'cls_token':
             self.layers[-1] = TokenEncoderLayer(self.layers[-1], self.num_extra_tokens)
-
-    def _check_arguments(
-        self, arch, drop_path_rate: float, out_indices, frozen_stages: int, with_cls_token=True, **kwargs
-    ):
-        num_layers = self._check_arch(arch)
-        indices = [out_indices] if isinstance(out_indices, int) else out_indices
-        if any(not -num_layers <= i < num_layers for i in indices):
-            raise ValueError(
-                f'out_indices={out_indices} names a layer that is not in [-{num_layers}, {num_layers - 1}]'
-            )
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate={drop_path_rate} is not in [0, 1)')
-        if not -1 <= frozen_stages <= num_layers:
-            raise ValueError(
-                f'frozen_stages={frozen_stages} is not in [-1, {num_layers}], the number of layers'
-            )
-        if not with_cls_token:
-            raise ValueError('DeiT always has a class token: with_cls_token=False is VisionTransformer')
-
-    def _check_arch(self, arch: str | dict) -> int:
-        """The number of layers of a valid ``arch``."""
-        keys = self.arch_zoo['base'].keys()
-        if isinstance(arch, dict):
-            if missing := keys - arch.keys():
-                raise ValueError(f'arch={arch} lacks {sorted(missing)}; a dict needs {sorted(keys)}')
-            if arch['embed_dims'] % arch['num_heads']:
-                raise ValueError(f'arch={arch}: embed_dims is not a multiple of num_heads')
-            return arch['num_layers']
-        if not isinstance(arch, str) or arch.lower() not in self.arch_zoo:
-            raise ValueError(
-                f'arch={arch!r} is unknown: choose one of '
-                f'{sorted(self.arch_zoo)}, or give a dict with '
-                f'{sorted(keys)}'
-            )
-        return self.arch_zoo[arch.lower()]['num_layers']
-
-    @staticmethod
-    def _check_fit(name: str, size: Sequence[int], patch: Sequence[int]):
-        if any(s < p or s % p for s, p in zip(size, patch)):
-            raise ValueError(
-                f'{name} {tuple(size)} (height, width) is not a multiple of '
-                f'patch_size {tuple(patch)}: resize or pad the image'
-            )
 
     def _draw_weights(self):
         for module in self.modules():
@@ -240,7 +202,7 @@ class DeiT(VisionTransformer):
             tuple: One entry for each of ``out_indices``, in the order of the
             layers; see ``out_type``.
         """
-        self._check_fit('image', x.shape[-2:], self.patch_size)
+        check_fit('image', x.shape[-2:], self.patch_size)
         return self._encode(*self.patch_embed(x))
 
     def _encode(self, x: torch.Tensor, grid: Sequence[int]) -> tuple:
@@ -248,10 +210,13 @@ class DeiT(VisionTransformer):
         tokens = [self.cls_token.expand(x.shape[0], -1, -1)]
         if self.distilled:
             tokens.append(self.dist_token.expand(x.shape[0], -1, -1))
-        x = torch.cat([*tokens, x], dim=1)  # (B, 1+N or 2+N, C)
-        x = x + fit_positions(
-            self.pos_embed, self.patch_resolution, grid, self.interpolate_mode, self.num_extra_tokens
+        positions = fit_positions(
+            self.pos_embed, self.patch_resolution, grid, self.interpolate_mode, self.num_position_tokens
         )
+        if self.tokens_have_positions:
+            x = torch.cat([*tokens, x], dim=1) + positions  # (B, 1+N or 2+N, C)
+        else:
+            x = torch.cat([*tokens, x + positions], dim=1)
         x = self.pre_norm(self.drop_after_pos(x))
         outs = []
         for i, layer in enumerate(calls_of_layers(self.layers, self._paths, x)):
