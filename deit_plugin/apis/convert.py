@@ -16,12 +16,13 @@ from safetensors.torch import save
 
 from ..checkpoints.atomic import write_whole
 from ..checkpoints.contents import check_weights, weights_of
+from ..checkpoints.folding import fold_layer_scale
 from ..checkpoints.formats import FORMATS
 from ..checkpoints.names import Weights, from_mmpretrain, to_mmpretrain
 from ..checkpoints.reading import DIGEST, digest
 from ..checkpoints.recorded import architecture, classes_of, config_of, meta_of, recorded_classes, section
 from ..messages import some
-from ..models import DeiT
+from ..models import DeiT, DeiTIII
 from .fuse_heads import fuse_heads as fuse
 from .transformers_config import PROCESSOR, model_config, processor_config
 
@@ -97,7 +98,8 @@ def convert(
             del read.weights[name]  # of the pre-training alone
     if to != 'mmpretrain':
         _check_heads(read.weights, read.config, to)
-    renamed = from_mmpretrain(read.weights, to)
+    weights = fold_layer_scale(read.weights) if to == 'transformers' else read.weights
+    renamed = from_mmpretrain(weights, to)
     renamed = {name: value.contiguous().clone() for name, value in renamed.items()}
     content = WRITERS[to](read, renamed, target)
     if isinstance(content, bytes):
@@ -254,8 +256,9 @@ def _check_complete(weights: dict, source: str):
 def _expected(found: dict) -> dict[str, torch.Size]:
     """The shapes of a DeiT of an architecture, with both heads and the parts of masked-image modelling."""
     width, classes, patch = found['embed_dims'], found['num_classes'], found['patch_size']
+    backbone = DeiT if found['tokens_have_positions'] else DeiTIII
     with torch.device('meta'):
-        model = DeiT(
+        model = backbone(
             arch=dict(
                 num_heads=1,
                 **{key: found[key] for key in ('embed_dims', 'num_layers', 'feedforward_channels')},
@@ -266,6 +269,7 @@ def _expected(found: dict) -> dict[str, torch.Size]:
             patch_size=patch,
             in_channels=found['in_channels'],
             qkv_bias=found['qkv_bias'],
+            layer_scale_init_value=float(found['layer_scale']),
         )
     shapes = {'backbone.' + name: value.shape for name, value in model.state_dict().items()}
     shapes['backbone.mask_token'] = torch.Size((1, 1, width))

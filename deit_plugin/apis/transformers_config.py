@@ -9,7 +9,7 @@ from ..checkpoints.names import Weights
 from ..checkpoints.reading import config_beside
 from ..checkpoints.recorded import architecture, section
 from ..json_file import read_json
-from ..models import DeiT
+from ..models import DeiT, DeiTIII
 
 PROCESSOR = 'preprocessor_config.json'
 
@@ -36,7 +36,7 @@ def model_config(source) -> dict:
         model_type=kind.lower(),
         hidden_size=found['embed_dims'],
         num_hidden_layers=found['num_layers'],
-        num_attention_heads=_num_heads(source, found['embed_dims']),
+        num_attention_heads=_num_heads(source, found),
         intermediate_size=found['feedforward_channels'],
         hidden_act='gelu',
         hidden_dropout_prob=0.0,
@@ -83,13 +83,14 @@ def _image_size(source, num_patches: int, patch: int):
     )
 
 
-def _num_heads(source, width: int) -> int:
+def _num_heads(source, found: dict) -> int:
+    width, zoo = found['embed_dims'], (DeiTIII if found['layer_scale'] else DeiT).arch_zoo
     arch = section(source.config, 'model', 'backbone').get('arch')
     for number in (
         source.num_heads,
         _count(arch.get('num_heads') if isinstance(arch, dict) else None),
         _count(config_beside(source.name).get('num_attention_heads')),
-        *[a['num_heads'] for a in DeiT.arch_zoo.values() if a['embed_dims'] == width],
+        *[a['num_heads'] for a in zoo.values() if a['embed_dims'] == width],
     ):
         if number is not None:
             if number < 1 or width % number:
@@ -130,7 +131,7 @@ def processor_config(config: dict, source) -> dict:
 
     return dict(
         image_processor_type='DeiTImageProcessor',
-        **_geometry(config['image_size'], source.config),
+        **_geometry(config['image_size'], source),
         resample=3,  # bicubic
         do_rescale=True,
         rescale_factor=1 / 255,
@@ -140,12 +141,13 @@ def processor_config(config: dict, source) -> dict:
     )
 
 
-def _geometry(image_size, recorded: dict) -> dict:
+def _geometry(image_size, source) -> dict:
     """As the run was evaluated, or else as the reference does it: 256 and
-    224, 438 and 384."""
+    224, 438 and 384, of a DeiT III 224 and 224."""
     height, width = _pair(image_size)
-    size, crop = (int(height / 0.875), int(width / 0.875)), (height, width)
-    pipeline = section(recorded, 'test_dataloader', 'dataset').get('pipeline')
+    ratio = 1 if architecture(source.weights)['layer_scale'] else 0.875
+    size, crop = (int(height / ratio), int(width / ratio)), (height, width)
+    pipeline = section(source.config, 'test_dataloader', 'dataset').get('pipeline')
     if isinstance(pipeline, list) and pipeline:
         steps = {str(step.get('type')): step for step in pipeline if isinstance(step, dict)}
         size = _recorded(steps.get('ResizeEdge') or steps.get('Resize'), 'scale')

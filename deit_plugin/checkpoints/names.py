@@ -16,7 +16,7 @@ from ..messages import some
 
 Weights = dict[str, torch.Tensor]
 
-# A star is the number of a layer. timm has facebookresearch/deit's names.
+# A star is the number of a layer. timm has facebookresearch/deit's names, but for LayerScale.
 _LAYER = 'backbone.layers.*.'
 _BLOCK = 'blocks.*.'
 _TIMM = {
@@ -30,12 +30,19 @@ _TIMM = {
     _LAYER + 'attn.k': _BLOCK + 'attn.k',
     _LAYER + 'attn.v': _BLOCK + 'attn.v',
     _LAYER + 'attn.proj': _BLOCK + 'attn.proj',
+    _LAYER + 'attn.gamma1.weight': _BLOCK + 'ls1.gamma',
     _LAYER + 'ln2': _BLOCK + 'norm2',
     _LAYER + 'ffn.layers.0.0': _BLOCK + 'mlp.fc1',
     _LAYER + 'ffn.layers.1': _BLOCK + 'mlp.fc2',
+    _LAYER + 'ffn.gamma2.weight': _BLOCK + 'ls2.gamma',
     'backbone.ln1': 'norm',
     'head.layers.head': 'head',
     'head.layers.head_dist': 'head_dist',
+}
+_FACEBOOK = {
+    **_TIMM,
+    _LAYER + 'attn.gamma1.weight': _BLOCK + 'gamma_1',
+    _LAYER + 'ffn.gamma2.weight': _BLOCK + 'gamma_2',
 }
 # As in transformers' files, whose models' own names are those only up to
 # version 4; the prefix `deit.` or, without a distillation token, `vit.`.
@@ -65,19 +72,22 @@ _FIRST_NORM = {
     'timm': r'blocks\.0\.norm1\.weight',
     'transformers': r'((deit|vit)\.)?(encoder\.layer|layers)\.0\.layernorm_before\.weight',
 }
-# What else transformers calls them, by the name in its files.
-_SYNONYMS = [
-    (r'^(deit|vit)\.', ''),
-    (r'^layers\.', 'encoder.layer.'),
-    (r'\.attention\.([qkv])_proj\.', r'.attention.attention.\1.'),
-    (r'\.attention\.q\.', '.attention.query.'),
-    (r'\.attention\.k\.', '.attention.key.'),
-    (r'\.attention\.v\.', '.attention.value.'),
-    (r'\.attention\.o_proj\.', '.attention.output.dense.'),
-    (r'\.mlp\.fc1\.', '.intermediate.dense.'),
-    (r'\.mlp\.fc2\.', '.output.dense.'),
-    (r'^classifier\.', 'cls_classifier.'),
-]
+# What else they are called: of timm by facebookresearch/deit, of transformers' files by its models.
+_SYNONYMS = dict(
+    timm=[(r'\.gamma_([12])$', r'.ls\1.gamma')],
+    transformers=[
+        (r'^(deit|vit)\.', ''),
+        (r'^layers\.', 'encoder.layer.'),
+        (r'\.attention\.([qkv])_proj\.', r'.attention.attention.\1.'),
+        (r'\.attention\.q\.', '.attention.query.'),
+        (r'\.attention\.k\.', '.attention.key.'),
+        (r'\.attention\.v\.', '.attention.value.'),
+        (r'\.attention\.o_proj\.', '.attention.output.dense.'),
+        (r'\.mlp\.fc1\.', '.intermediate.dense.'),
+        (r'\.mlp\.fc2\.', '.output.dense.'),
+        (r'^classifier\.', 'cls_classifier.'),
+    ],
+)
 
 
 def to_mmpretrain(state_dict: Weights) -> tuple[str | None, Weights]:
@@ -104,15 +114,13 @@ def to_mmpretrain(state_dict: Weights) -> tuple[str | None, Weights]:
     found = _library(names.values())
     if found == 'mmpretrain':
         return found, _clean(state_dict, names)
-    if found == 'timm':
-        return found, _place(state_dict, names, _TIMM, found)
-    if found == 'transformers':
-        for old, name in names.items():
-            for pattern, new in _SYNONYMS:
-                name = re.sub(pattern, new, name)
-            names[old] = name
-        return found, _place(state_dict, names, _TRANSFORMERS, found)
-    return None, state_dict
+    if found is None:
+        return None, state_dict
+    for old, name in names.items():
+        for pattern, new in _SYNONYMS[found]:
+            name = re.sub(pattern, new, name)
+        names[old] = name
+    return found, _place(state_dict, names, _TIMM if found == 'timm' else _TRANSFORMERS, found)
 
 
 def _library(names: Iterable[str]) -> str | None:
@@ -128,7 +136,7 @@ def _place(state_dict: Weights, names: dict[str, str], table: dict[str, str], li
     table = {theirs: ours for ours, theirs in table.items()}
     renamed, origin, unplaced, left_out = {}, {}, [], []
     for old, value in state_dict.items():
-        if name := _rename(names[old], table):
+        if (name := _rename(names[old], table)) and name not in renamed:
             renamed[name], origin[name] = value, old
         elif names[old].startswith('pooler.'):
             left_out.append(old)
@@ -160,9 +168,10 @@ def from_mmpretrain(state_dict: Weights, target: str) -> Weights:
         return dict(state_dict)
     if target == 'transformers':
         return _to_transformers(state_dict)
+    table = _FACEBOOK if target == 'facebook' else _TIMM
     renamed, unplaced = {}, []
     for name, value in state_dict.items():
-        if new := _rename(name, _TIMM):
+        if new := _rename(name, table):
             renamed[new] = value
         else:
             unplaced.append(name)
@@ -205,18 +214,14 @@ def _clean(state_dict: Weights, names: dict[str, str]) -> Weights:
 
 
 def _rename(name: str, table: dict[str, str]) -> str | None:
+    number = re.search(r'(?<=\.)\d+(?=\.)', name)
+    starred = name if number is None else name[: number.start()] + '*' + name[number.end() :]
     end = re.search(r'\.(weight|bias)$', name)
-    suffix = end[0] if end else ''
-    stem = name.removesuffix(suffix)
-    number = re.search(r'(?<=\.)\d+(?=\.)', stem)
-    if stem in table:
-        return table[stem] + suffix
-    if number is None:
-        return None
-    starred = stem[: number.start()] + '*' + stem[number.end() :]
-    if starred not in table:
-        return None
-    return table[starred].replace('*', number[0]) + suffix
+    for suffix in ('', end[0]) if end else ('',):
+        for known in (name, starred):
+            if new := table.get(known.removesuffix(suffix)):
+                return new.replace('*', number[0] if number else '') + suffix
+    return None
 
 
 def _fuse_qkv(state_dict: dict) -> Sequence[str]:

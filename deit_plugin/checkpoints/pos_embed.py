@@ -7,6 +7,20 @@ from mmengine.logging import print_log
 from mmpretrain.models import resize_pos_embed
 
 
+def position_tokens(num_positions: int, num_tokens: int) -> int:
+    """How many positions stand before those of the patches, by their number alone.
+
+    Args:
+        num_positions (int): In all.
+        num_tokens (int): Tokens before the patches.
+
+    Returns:
+        int: ``num_tokens`` if the rest fills a square, else 0.
+    """
+    num_patches = num_positions - num_tokens
+    return num_tokens if num_patches > 0 and math.isqrt(num_patches) ** 2 == num_patches else 0
+
+
 def fit_pos_embed(
     pos_embed: torch.Tensor,
     given_tokens: int,
@@ -24,7 +38,8 @@ def fit_pos_embed(
 
     Args:
         pos_embed (torch.Tensor): The checkpoint's (1, T + N, C).
-        given_tokens (int): T of the checkpoint: 1 (class) or 2 (class, distillation).
+        given_tokens (int): T of the checkpoint: 1 (class), 2 (class, distillation) or, where the tokens have
+            no positions, 0.
         own (torch.Tensor): The model's (1, T' + N', C).
         own_tokens (int): T' of the model.
         own_grid (tuple[int, int]): Patches along the height and the width of the model's image.
@@ -35,8 +50,14 @@ def fit_pos_embed(
         torch.Tensor: (1, T' + N', C).
 
     Raises:
-        ValueError: If the grid is another one and not square, so that its sides are unknown.
+        ValueError: If the grid is another one and not square, so that its sides are unknown, or if only one
+            of the two has positions for its tokens.
     """
+    if (given_tokens == 0) != (own_tokens == 0):
+        raise ValueError(
+            f'{name} has {pos_embed.shape[1]} positions, {given_tokens} of them of tokens, but the model has '
+            f'{own_tokens} of tokens: DeiT has them, DeiTIII for the patches alone'
+        )
     num_patches = pos_embed.shape[1] - given_tokens
     grid = _grid(num_patches, own_grid, mode, name)
     if given_tokens < own_tokens:

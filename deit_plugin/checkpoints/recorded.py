@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
 from .names import Weights
+from .pos_embed import position_tokens
 
 _LONGEST, _DEEPEST = 500_000, 50  # characters; brackets
 _OPEN, _CLOSE = ('(', '[', '{'), (')', ']', '}')
@@ -134,13 +135,18 @@ def architecture(weights: Weights) -> dict:
     Returns:
         dict: ``embed_dims``, ``num_layers``, ``feedforward_channels``,
         ``patch_size`` (height, width), ``in_channels``, ``distilled``,
-        ``num_patches``, ``qkv_bias`` and ``num_classes`` (None without a
-        head).
+        ``num_patches``, ``qkv_bias``, ``layer_scale``, ``tokens_have_positions``
+        (a DeiT III has LayerScale and positions for the patches alone)
+        and ``num_classes`` (None without a head).
     """
     patch = weights['backbone.patch_embed.projection.weight']
     positions = weights['backbone.pos_embed'].shape[1]
     distilled = 'backbone.dist_token' in weights
     head = weights.get('head.layers.head.weight')
+    layer_scale = 'backbone.layers.0.attn.gamma1.weight' in weights
+    tokens = 2 if distilled else 1
+    if layer_scale:
+        tokens = position_tokens(positions, tokens)
     return dict(
         embed_dims=patch.shape[0],
         num_layers=sum(
@@ -150,7 +156,9 @@ def architecture(weights: Weights) -> dict:
         patch_size=tuple(patch.shape[2:]),
         in_channels=patch.shape[1],
         distilled=distilled,
-        num_patches=positions - (2 if distilled else 1),
+        num_patches=positions - tokens,
         qkv_bias='backbone.layers.0.attn.qkv.bias' in weights,
+        layer_scale=layer_scale,
+        tokens_have_positions=tokens > 0,
         num_classes=None if head is None else head.shape[0],
     )

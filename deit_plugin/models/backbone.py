@@ -98,9 +98,8 @@ class DeiT(VisionTransformer):
     ):
         check_fit('img_size', to_2tuple(img_size), to_2tuple(patch_size))
         check_arguments(self.arch_zoo, arch, drop_path_rate, out_indices, frozen_stages, **kwargs)
-        num_tokens = 2 if distilled else 1
         # The parent reads this while it makes the position embeddings.
-        self.num_extra_tokens = num_tokens if self.tokens_have_positions else 0
+        self.num_extra_tokens = 1 + distilled if self.tokens_have_positions else 0
         super().__init__(
             arch=arch,
             img_size=img_size,
@@ -113,9 +112,8 @@ class DeiT(VisionTransformer):
             init_cfg=_without_prefix(init_cfg),
             **kwargs,
         )
-        self.num_extra_tokens = num_tokens
         self.distilled, self.with_cp, self.fused_attn = distilled, with_cp, fused_attn
-        self.patch_size = to_2tuple(patch_size)
+        self.num_extra_tokens, self.patch_size = 1 + distilled, to_2tuple(patch_size)
         if distilled:
             self.dist_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
         self._adapt_layers()

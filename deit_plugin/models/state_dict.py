@@ -1,13 +1,13 @@
 """State dicts of any library, fitted to a DeiT before torch or mmengine loads them."""
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 
 import torch
 from mmengine.logging import print_log
 
 from ..checkpoints.contents import check_weights, weights_of
 from ..checkpoints.names import to_mmpretrain
-from ..checkpoints.pos_embed import fit_pos_embed
+from ..checkpoints.pos_embed import fit_pos_embed, position_tokens
 from ..messages import some
 
 _LEFT_OUT = dict(
@@ -129,6 +129,8 @@ def _fit_positions(deit, state_dict: MutableMapping, prefix: str):
     name, has_dist = f'{prefix}pos_embed', f'{prefix}dist_token' in state_dict
     given = state_dict.get(name)
     tokens = 2 if has_dist else 1
+    if given is not None and given.ndim == 3 and not deit.tokens_have_positions:
+        tokens = position_tokens(given.shape[1], tokens)
     if (
         given is None
         or given.ndim != 3
@@ -142,7 +144,7 @@ def _fit_positions(deit, state_dict: MutableMapping, prefix: str):
         given,
         tokens,
         deit.pos_embed,
-        deit.num_extra_tokens,
+        deit.num_position_tokens,
         deit.patch_resolution,
         deit.interpolate_mode,
         name,
@@ -159,8 +161,17 @@ def _refuse(deit, missing=(), unknown=()):
     if missing or unknown:
         raise ValueError(
             f'{_not_this(deit)}: of its {len(deit.state_dict())} keys it lacks '
-            f'{some(sorted(missing))}; not known here are {some(sorted(unknown))}'
+            f'{some(sorted(missing))}; not known here are {some(sorted(unknown))}{_kind(missing, unknown)}'
         )
+
+
+def _kind(missing: Iterable[str], unknown: Iterable[str]) -> str:
+    """Which backbone has or lacks LayerScale as the state dict does."""
+    if any('.attn.gamma1.' in name for name in unknown):
+        return '. It has LayerScale, as a DeiT III: take the backbone `DeiTIII`'
+    if any('.attn.gamma1.' in name for name in missing):
+        return '. It has no LayerScale, as a DeiT: take the backbone `DeiT`'
+    return ''
 
 
 def _not_this(deit) -> str:
