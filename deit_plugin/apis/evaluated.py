@@ -4,16 +4,20 @@ import os.path as osp
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import torch
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 from mmpretrain.apis.model import ModelHub
 
 from ..checkpoints.contents import weights_of
-from ..checkpoints.names import to_mmpretrain
 from ..checkpoints.reading import file_in
 from ..checkpoints.recorded import config_of, meta_of, recorded_classes
-from ..models.recorded import num_classes_of_config, recorded_model, recorded_pipeline
+from ..models.recorded import (
+    num_classes_of_config,
+    num_classes_of_weights,
+    recorded_model,
+    recorded_pipeline,
+    set_num_classes,
+)
 from .configs import read_model_config, type_name
 from .hub import variants
 
@@ -125,11 +129,10 @@ def weights_path(name: str, published: str | None, folder: str | None) -> str:
 
 def match_classes(cfg: Config, checkpoint: Mapping, path: str) -> int:
     """Give the model as many classes as the checkpoint has; returns their number."""
-    weights = to_mmpretrain(weights_of(checkpoint, path))[1]
-    head = weights.get('head.layers.head.weight')
-    if isinstance(head, torch.Tensor) and head.ndim == 2:
-        cfg.model.head.num_classes = len(head)
+    number = num_classes_of_weights(cfg.model, weights_of(checkpoint, path))
+    if number:
+        set_num_classes(cfg.model, number)
         for owner in (cfg, cfg.model):  # it makes one-hot labels
             if owner.get('data_preprocessor'):
-                owner.data_preprocessor.num_classes = len(head)
+                owner.data_preprocessor.num_classes = number
     return num_classes_of_config(cfg.model)

@@ -20,11 +20,18 @@ from mmpretrain.registry import TRANSFORMS
 
 from ..checkpoints.atomic import write_whole
 from ..checkpoints.contents import weights_of
-from ..checkpoints.names import to_mmpretrain
 from ..checkpoints.recorded import config_of, meta_of, recorded_classes
 from ..checkpoints.strict import load_strict
-from ..models import DeiTDualHead
-from ..models.recorded import build_classifier, num_classes_of_config, recorded_model, recorded_pipeline
+from ..models.dual_logits import fuse
+from ..models.recorded import (
+    build_classifier,
+    num_classes_of_config,
+    num_classes_of_weights,
+    recorded_model,
+    recorded_pipeline,
+    set_num_classes,
+)
+from ..models.two_heads import two_heads
 from .configs import read_model_config, type_name
 from .hub import variants
 from .image_list import EXTENSIONS
@@ -56,7 +63,8 @@ class Predictor:
             model, pipeline = dict(cfg.model), cfg.test_dataloader.dataset.pipeline
             model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
             model.pop('teacher', None), model.pop('teacher_labels', None)
-            _match_head(model, weights)
+            if number := num_classes_of_weights(model, weights):
+                set_num_classes(model, number)
         self.model: BaseClassifier = build_classifier(model)
         load_strict(self.model, checkpoint)
         self.device = torch.device(device or get_device())
@@ -81,12 +89,11 @@ class Predictor:
     def probabilities(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Each (B, K): of the ``prediction`` and, with two classifiers, of ``class_head`` and
         ``distillation_head``."""
-        model, head = self.model, getattr(self.model, 'head', None)
-        if not isinstance(head, DeiTDualHead):
-            return dict(prediction=model(images, mode='tensor').softmax(dim=1))
-        feats = model.extract_feat(images)
-        cls, dist = head.dual_logits(feats)
-        logits = dict(prediction=head.fused_logits(feats), class_head=cls, distillation_head=dist)
+        dual = two_heads(self.model)
+        if dual is None:
+            return dict(prediction=self.model(images, mode='tensor').softmax(dim=1))
+        cls, dist = dual.dual_logits(images)
+        logits = dict(prediction=fuse(cls, dist, dual.prediction), class_head=cls, distillation_head=dist)
         return {name: value.softmax(dim=1) for name, value in logits.items()}
 
 
@@ -96,13 +103,6 @@ def _named_config(name: str) -> Config:
     if osp.isfile(name):
         return read_model_config(name)
     raise ValueError(f'--config {name!r} is no variant and no file: choose from {", ".join(variants())}')
-
-
-def _match_head(model: dict, weights: Mapping):
-    """Give the model as many classes as the weights have."""
-    head = to_mmpretrain(dict(weights))[1].get('head.layers.head.weight')
-    if head is not None and 'head' in model:
-        model['head'] = dict(model['head'], num_classes=len(head))
 
 
 def _class_names(meta: Mapping, number: int) -> list[str]:

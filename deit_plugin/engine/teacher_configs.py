@@ -10,7 +10,7 @@ from mmpretrain.apis.model import ModelHub, list_models
 from ..checkpoints.contents import weights_of
 from ..checkpoints.recorded import config_of, meta_of, recorded_classes
 from ..messages import some
-from ..models.recorded import num_classes_of_config, recorded_model
+from ..models.recorded import num_classes_of_config, recorded_model, set_num_classes
 
 
 def named_classifier(name: str | dict, num_classes: int, image_size: int, pretrained: bool) -> dict:
@@ -73,10 +73,9 @@ def _model_of(cfg: Config) -> dict:
 
 def _with_classes(model: dict, num_classes: int) -> dict:
     if 'head' in model:
-        model['head'] = dict(model['head'], num_classes=num_classes)
+        model['head'] = dict(model['head'])
         model['head'].pop('topk', None)
-    else:
-        model['num_classes'] = num_classes
+    set_num_classes(model, num_classes)
     return model
 
 

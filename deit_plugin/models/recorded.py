@@ -1,14 +1,15 @@
 """The model that a checkpoint records, built without running what the file chooses."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 
 import torch
 from mmengine.registry import WEIGHT_INITIALIZERS, DefaultScope
 from mmpretrain.models import BaseClassifier, HuggingFaceClassifier
 from mmpretrain.registry import MODELS
-from timm.models import is_model
+from timm.models import get_pretrained_cfg, is_model
 
+from ..checkpoints.names import to_mmpretrain
 from ..checkpoints.recorded import section
 from ..messages import shown, some
 
@@ -101,7 +102,41 @@ def recorded_pipeline(config: Mapping) -> list[dict]:
 
 def num_classes_of_config(model: Mapping) -> int | None:
     """Of a classifier of mmpretrain, ``TimmClassifier`` included."""
+    if 'num_classes' not in model and (of_timm := _timms_own(model)):
+        return of_timm.num_classes
     return model.get('num_classes', (model.get('head') or {}).get('num_classes'))
+
+
+def set_num_classes(model: MutableMapping, number: int):
+    """Give the config of such a classifier a number of classes, in place."""
+    (model['head'] if 'head' in model else model)['num_classes'] = number
+
+
+def num_classes_of_weights(model: Mapping, weights: Mapping) -> int | None:
+    """How many classes weights have, by the last layer of the head.
+
+    Args:
+        model (Mapping): The config of the classifier that they are of.
+        weights (Mapping): By names that it loads.
+
+    Returns:
+        int | None: None if that does not show.
+    """
+    if of_timm := _timms_own(model):
+        layers = of_timm.classifier
+        layers = [layers] if isinstance(layers, str) else layers or ()
+        names = [f'{prefix}{layer}.weight' for layer in layers for prefix in ('model.', '')]
+    else:
+        weights = to_mmpretrain(dict(weights))[1]
+        names = [name for name in reversed(weights) if name.startswith('head.')]
+    found = [weights[name] for name in names if name in weights]
+    return next((len(v) for v in found if isinstance(v, torch.Tensor) and v.ndim > 1), None)
+
+
+def _timms_own(model: Mapping):
+    """timm's ``PretrainedCfg`` of a model, if it is one of timm."""
+    name = model.get('model_name')
+    return get_pretrained_cfg(name) if isinstance(name, str) and is_model(name) else None
 
 
 def build_classifier(cfg: Mapping) -> BaseClassifier:

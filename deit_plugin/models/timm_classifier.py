@@ -109,6 +109,11 @@ class DistilledTimmClassifier(TaughtClassifier, TimmClassifier):
         """As the model of timm says."""
         return getattr(self.model, 'num_classes', None)
 
+    @property
+    def has_two_heads(self) -> bool:
+        """Whether the model of timm has a distillation head."""
+        return self._switch is not None
+
     def dual_logits(self, inputs: torch.Tensor) -> Pair:
         """The logits (B, K) of both heads, in either mode, for preprocessed images (B, 3, H, W).
 
@@ -125,17 +130,19 @@ class DistilledTimmClassifier(TaughtClassifier, TimmClassifier):
         """As mmpretrain's classifiers: the logits (``mode='tensor'``) are both in training and what
         ``prediction`` names in evaluation."""
         if mode == 'tensor' and self._switch is not None and not self.training:
-            return self._fused_logits(inputs)
+            return self.fused_logits(inputs)
         return super().forward(inputs, data_samples, mode)
 
-    def _fused_logits(self, inputs: torch.Tensor) -> torch.Tensor:
-        if self._switch is None or self.prediction == 'mean' and not self.training:
+    def fused_logits(self, inputs: torch.Tensor, prediction: str | None = None) -> torch.Tensor:
+        """What ``prediction`` names, by default the model's own, (B, K)."""
+        prediction = prediction or self.prediction
+        if self._switch is None or prediction == 'mean' and not self.training:
             return self.model(inputs)  # timm's own
-        return fuse(*self.dual_logits(inputs), self.prediction)
+        return fuse(*self.dual_logits(inputs), prediction)
 
     def predict(self, inputs: torch.Tensor, data_samples: list | None = None) -> list[DataSample]:
         """As mmpretrain's, by what ``prediction`` names, in training mode too."""
-        return self._get_predictions(self._fused_logits(inputs), data_samples)
+        return self._get_predictions(self.fused_logits(inputs), data_samples)
 
     def loss(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> dict[str, torch.Tensor]:
         """The losses of a batch; see :meth:`DistilledClassifier.loss`."""

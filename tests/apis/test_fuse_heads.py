@@ -6,47 +6,11 @@ import pytest
 import timm
 import torch
 from conftest import ARCH, build
+from students import EFFICIENTFORMER, LEVIT, REPVIT, TIMM, V2, K, drawn
 
 from deit_plugin.__main__ import main
 from deit_plugin.apis.convert import convert
 from deit_plugin.apis.fuse_heads import fuse_heads
-
-K = 5
-NECK = dict(type='GlobalAveragePooling')
-LEVIT = dict(
-    type='DistilledClassifier',
-    backbone=dict(type='LeViT', arch='128s', img_size=64),
-    neck=NECK,
-    head=dict(type='LeViTClsHead', num_classes=K, in_channels=384),
-)
-NARROW = dict(
-    layers=[1, 1, 1, 2], embed_dims=[8, 16, 24, 32], downsamples=[False, True, True, True], vit_num=1
-)
-EFFICIENTFORMER = dict(
-    type='DistilledClassifier',
-    backbone=dict(type='EfficientFormer', arch=NARROW),
-    neck=dict(NECK, dim=1),
-    head=dict(type='EfficientFormerClsHead', num_classes=K, in_channels=32),
-)
-TIMM = dict(num_classes=K, embed_dim=(8, 16, 24, 32), depth=(1, 1, 2, 1))
-REPVIT = dict(type='DistilledTimmClassifier', model_name='repvit_m0_9', **TIMM)
-V2 = dict(
-    type='DistilledTimmClassifier',
-    model_name='efficientformerv2_s0',
-    num_classes=K,
-    img_size=64,
-    depths=(1, 1, 2, 2),
-)
-
-
-def drawn(cfg):
-    model = build(cfg)
-    for name, value in model.state_dict().items():
-        if value.is_floating_point():
-            value.normal_(std=0.1)
-            if name.endswith('running_var') or name.endswith('weight') and value.ndim == 1:
-                value.abs_().add_(1)
-    return model.eval()
 
 
 def single(cfg):

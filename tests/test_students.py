@@ -1,0 +1,117 @@
+"""What follows a training, with students that have two heads and are no DeiTs."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmengine.utils import digit_version
+from PIL import Image
+from students import CLASSES, STUDENTS, save
+
+from deit_plugin.__main__ import main
+from deit_plugin.apis.export import export
+from deit_plugin.apis.predict import Predictor
+from deit_plugin.export.classifier import ExportedClassifier
+from deit_plugin.export.formats import HEADS
+from deit_plugin.export.programs import run
+
+
+def by_hand(name, model, images):
+    """Both logits by the layers of the heads."""
+    if name in ('repvit', 'timm_levit'):
+        own = model.model
+        pooled = own.forward_head(own.forward_features(images), pre_logits=True)
+        head = own.head if name == 'repvit' else own
+        return head.head(pooled), head.head_dist(pooled)
+    feats, head = model.extract_feat(images), model.head
+    if name == 'deit':
+        return head.layers.head(feats[-1][0]), head.layers.head_dist(feats[-1][1])
+    return head.head(feats[-1]), (head.head_dist if name == 'levit' else head.dist_head)(feats[-1])
+
+
+@pytest.fixture(scope='module', params=STUDENTS)
+def student(request, tmp_path_factory):
+    cfg, side = STUDENTS[request.param]
+    path = tmp_path_factory.mktemp(request.param) / 'student.pth'
+    torch.manual_seed(0)
+    model = save(path, cfg, side)
+    return request.param, str(path), model, side
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """One image of each class."""
+    folder = tmp_path_factory.mktemp('images')
+    draw = np.random.RandomState(0)
+    for name in CLASSES:
+        (folder / name).mkdir()
+        Image.fromarray(draw.randint(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / name / '0.png')
+    return folder
+
+
+@torch.no_grad()
+def test_predict_tells_both_heads(student, folder, tmp_path):
+    name, path, model, _ = student
+    assert main(['predict', path, str(folder), '--json', str(tmp_path / 'a.json')]) == 0
+    results = json.loads((tmp_path / 'a.json').read_text())
+    assert len(results) == len(CLASSES)
+    prepare = Predictor(path, device='cpu').prepare
+    for result in results:
+        cls, dist = by_hand(name, model, prepare([result['image']]))
+        expected = dict(prediction=(cls + dist) / 2, class_head=cls, distillation_head=dist)
+        for found in result['classes']:
+            i = CLASSES.index(found['name'])
+            for key, logits in expected.items():
+                assert found[key] == pytest.approx(logits.softmax(1)[0, i].item(), abs=1e-5), key
+
+
+@torch.no_grad()
+def test_each_head_is_exported(student):
+    name, _, model, side = student
+    images = torch.randn(2, 3, side, side)
+    cls, dist = by_hand(name, model, images)
+    softmax = torch.logaddexp(cls.log_softmax(1), dist.log_softmax(1)) - np.log(2)
+    expected = dict(
+        both=(cls, dist), mean=((cls + dist) / 2,), cls=(cls,), dist=(dist,), mean_softmax=(softmax,)
+    )
+    assert expected.keys() == set(HEADS)
+    for head, logits in expected.items():
+        given = ExportedClassifier(model, head).eval()
+        assert len(given.names) == len(logits)
+        torch.testing.assert_close(given(images), logits, atol=1e-5, rtol=1e-5)
+    model.prediction = 'dist'
+    torch.testing.assert_close(ExportedClassifier(model).eval()(images), (dist,), atol=1e-5, rtol=1e-5)
+    model.prediction = 'mean'
+
+
+@pytest.mark.skipif(
+    digit_version(torch.__version__) < digit_version('2.8.0'), reason='to export takes torch >= 2.8'
+)
+@pytest.mark.parametrize(
+    'student, to',
+    [
+        ('repvit', 'torch-export'),
+        pytest.param('levit', 'onnx', marks=pytest.mark.slow),
+        pytest.param('timm_levit', 'onnx', marks=pytest.mark.slow),
+        pytest.param('efficientformer', 'onnx', marks=pytest.mark.slow),
+    ],
+    indirect=['student'],
+)
+@torch.no_grad()
+def test_exported_programs_run(student, to, tmp_path):
+    if to == 'onnx':
+        pytest.importorskip('onnxscript'), pytest.importorskip('onnxruntime')
+    name, path, model, side = student
+    target = str(tmp_path / ('a.onnx' if to == 'onnx' else 'a.pt2'))
+    options = ['--head', 'both', '--dynamic', 'batch', '--output', target]
+    assert main(['export', path, '--to', to, *options]) == 0
+    images = torch.randn(2, 3, side, side)
+    given = run(target, ('class_logits', 'distillation_logits'))(images)
+    for one, other in zip(given.values(), by_hand(name, model, images), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_a_size_of_ones_choice_is_for_deits(student, tmp_path):
+    with pytest.raises(ValueError, match='--dynamic size: only a DeiT takes images of other sizes'):
+        export(student[1], 'torch-export', str(tmp_path / 'a.pt2'), dynamic=['size'])
