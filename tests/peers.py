@@ -1,5 +1,8 @@
 """The same small DeiT by this package, timm and transformers."""
 
+import re
+
+import timm
 import torch
 import transformers
 from conftest import ARCH, NUM_CLASSES, build, shuffle_weights
@@ -62,6 +65,39 @@ def timms(kind, img_size=SIDE):
             num_classes=NUM_CLASSES,
         )
     ).eval()
+
+
+SMALL_DEIT3 = dict(patch_size=8, embed_dim=32, depth=3, num_heads=2, mlp_ratio=2, img_size=SIDE)
+
+
+def deit3_of_timm(name='small_patch16_224', num_classes=NUM_CLASSES, **kwargs):
+    """A DeiT III of timm, by default a small one; drawing timm's own weights takes long."""
+    with torch.device('meta'):
+        model = timm.create_model(f'deit3_{name}', num_classes=num_classes, **(kwargs or SMALL_DEIT3))
+    return each_matters(model.to_empty(device='cpu')).eval()
+
+
+def each_matters(model):
+    """Weights of which each matters, of any width, LayerScale included."""
+    for name, p in model.named_parameters():
+        about_one = re.search(r'(norm|ln)\d?\.weight$|gamma', name)
+        std = {1: 0.3, 3: 0.5}.get(p.ndim) or p[0].numel() ** -0.5
+        torch.nn.init.normal_(p, 1.0 if about_one else 0.0, std)
+    return model
+
+
+def our_deit3(theirs=None, arch=ARCH, img_size=SIDE, patch_size=8, **kwargs):
+    """A classifier of ours, with the weights of timm's where they are given."""
+    backbone = dict(type='DeiTIII', arch=arch, img_size=img_size, patch_size=patch_size, **kwargs)
+    width, classes = (32, NUM_CLASSES) if theirs is None else (theirs.embed_dim, theirs.num_classes)
+    head = dict(type='DeiTHead', num_classes=classes, in_channels=width)
+    cfg = dict(type='ImageClassifier', backbone=backbone, head=head)
+    if theirs is None:
+        return build(cfg)
+    with torch.device('meta'):
+        model = build(cfg)
+    model.load_state_dict(theirs.state_dict(), assign=True)  # strict
+    return model.eval()
 
 
 def huggings(kind, img_size=SIDE):

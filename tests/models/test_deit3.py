@@ -9,41 +9,14 @@ from conftest import ARCH, build
 from mmpretrain.models.backbones.deit3 import DeiT3
 from mmpretrain.models.utils.attention import MultiheadAttention
 from mmpretrain.registry import MODELS
-from peers import images
+from peers import deit3_of_timm, each_matters, images, our_deit3
 from torch import nn
 
 from deit_plugin.models import DeiTIII
 from deit_plugin.models.layers import Attention
 
-TINY = dict(patch_size=8, embed_dim=32, depth=3, num_heads=2, mlp_ratio=2, img_size=32)
 PUBLISHED = ['small_patch16_224', 'medium_patch16_224', 'base_patch16_224', 'large_patch16_224']
 PUBLISHED += ['huge_patch14_224', 'small_patch16_384', 'base_patch16_384', 'large_patch16_384']
-
-
-def matter(model):
-    """Weights of which each matters, LayerScale included."""
-    for name, p in model.named_parameters():
-        mean, std = (1, 0.3) if 'gamma' in name or 'norm' in name and name.endswith('weight') else (0, 0.04)
-        nn.init.normal_(p, mean, std)
-    return model
-
-
-def peer(name='small_patch16_224', num_classes=5, **kwargs):
-    """A model of timm with weights of ours; drawing timm's takes long."""
-    with torch.device('meta'):
-        model = timm.create_model(f'deit3_{name}', num_classes=num_classes, **kwargs)
-    return matter(model.to_empty(device='cpu')).eval()
-
-
-def ours(theirs, arch, **kwargs):
-    """A classifier of ours with the weights of timm's."""
-    head = dict(type='DeiTHead', num_classes=theirs.num_classes, in_channels=theirs.embed_dim)
-    with torch.device('meta'):
-        model = build(
-            dict(type='ImageClassifier', backbone=dict(type='DeiTIII', arch=arch, **kwargs), head=head)
-        )
-    model.load_state_dict(theirs.state_dict(), assign=True)  # strict
-    return model.eval()
 
 
 def tiny(**kwargs):
@@ -52,15 +25,14 @@ def tiny(**kwargs):
 
 def compare(name, depth):
     size, _, side = name.split('_')
-    theirs = peer(name, **({} if depth is None else dict(depth=depth)))
+    theirs = deit3_of_timm(name, depth=depth or DeiTIII.arch_zoo[size]['num_layers'])
     arch = size if depth is None else {**DeiTIII.arch_zoo[size], 'num_layers': depth}
-    patch = dict() if depth is None else dict(patch_size=int(name.split('patch')[1][:2]))
-    model = ours(theirs, arch, img_size=int(side), **patch)
+    patch = None if depth is None else int(name.split('patch')[1][:2])
+    model = our_deit3(theirs, arch, int(side), patch)
     x = torch.randn(1, 3, int(side), int(side))
     with torch.inference_mode():
         expected, given = theirs(x), model(x)
     assert expected.std() > 0.2
-    print(name, (given - expected).abs().max().item())
     torch.testing.assert_close(given, expected, atol=1e-5, rtol=0)
 
 
@@ -88,8 +60,8 @@ def test_the_sizes_are_timms(name):
 
 def test_gradients_equal_timm():
     """Of every parameter, through a last layer that leaves out the patches."""
-    theirs = peer(**TINY).double()
-    model = ours(theirs, ARCH, img_size=32, patch_size=8).train()
+    theirs = deit3_of_timm().double()
+    model = our_deit3(theirs).train()
     theirs = copy.deepcopy(theirs)  # of its own gradients
     x = images().double()
     for out in (model.head.layers.head(model.backbone(x)[0]), theirs(x)):
@@ -103,7 +75,7 @@ def test_gradients_equal_timm():
 
 def test_the_last_layer_without_patches_is_the_same():
     short, whole = tiny(drop_path_rate=0.5), tiny(drop_path_rate=0.5, out_type='raw')
-    whole.load_state_dict(matter(short).state_dict())
+    whole.load_state_dict(each_matters(short).state_dict())
     x, outs = torch.randn(8, 3, 32, 32), []
     for model in (short, whole):
         torch.manual_seed(0)
@@ -126,8 +98,8 @@ def test_mmpretrains_deit3_is_wrong():
     """It normalises what enters the MLP by the first norm of the layer.
 
     Once this fails, mmpretrain has mended it, and docs/deit3.md and DeiTIII's docstring need not say so."""
-    theirs = peer(**TINY)
-    model = ours(theirs, ARCH, img_size=32, patch_size=8)
+    theirs = deit3_of_timm()
+    model = our_deit3(theirs)
     with torch.device('meta'):
         zoo = build(
             dict(
@@ -189,7 +161,7 @@ def test_drop_path_is_the_same_in_every_layer(cfgs):
 
 @pytest.mark.parametrize('distilled', [False, True])
 def test_out_types(distilled):
-    model = matter(tiny(distilled=distilled, out_type='raw')).eval()
+    model = each_matters(tiny(distilled=distilled, out_type='raw')).eval()
     assert model.pos_embed.shape == (1, 16, 32)
     x = torch.randn(2, 3, 32, 48)
     (raw,) = model(x)
@@ -205,7 +177,7 @@ def test_out_types(distilled):
 
 
 def test_other_sizes_use_interpolated_positions():
-    model = matter(tiny()).eval()
+    model = each_matters(tiny()).eval()
     grid = model.pos_embed.reshape(1, 4, 4, 32).permute(0, 3, 1, 2)
     grid = nn.functional.interpolate(grid, size=(8, 5), mode='bicubic', align_corners=False)
     expected = tiny(img_size=(64, 40)).eval()
@@ -216,7 +188,7 @@ def test_other_sizes_use_interpolated_positions():
 
 @pytest.mark.parametrize('change', [dict(with_cp=True), dict(fused_attn=False)])
 def test_options_that_change_no_gradient(change):
-    one, other = matter(tiny()), tiny(**change)
+    one, other = each_matters(tiny()), tiny(**change)
     other.load_state_dict(one.state_dict())
     x = images()
     for model in (one, other):
