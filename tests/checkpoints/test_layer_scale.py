@@ -146,7 +146,7 @@ def test_transformers_gives_the_same_logits(distilled, tmp_path):
 
 
 def test_what_transformers_is_told(tmp_path):
-    theirs = deit3_of_timm('large_patch16_224', num_classes=1000, depth=1)
+    theirs = deit3_of_timm('large_patch16_224', depth=1)
     torch.save(facebooks(theirs.state_dict()), tmp_path / 'a.pth')
     convert(str(tmp_path / 'a.pth'), str(tmp_path / 'hub'), 'transformers')
     config = json.loads((tmp_path / 'hub' / 'config.json').read_text())

@@ -16,7 +16,8 @@ from deit_plugin.models import DeiTIII
 from deit_plugin.models.layers import Attention
 
 PUBLISHED = ['small_patch16_224', 'medium_patch16_224', 'base_patch16_224', 'large_patch16_224']
-PUBLISHED += ['huge_patch14_224', 'small_patch16_384', 'base_patch16_384', 'large_patch16_384']
+PUBLISHED += ['huge_patch14_224', 'small_patch16_384']
+SLOW = [pytest.param(f'{size}_patch16_384', marks=pytest.mark.slow) for size in ('base', 'large')]
 
 
 def tiny(**kwargs):
@@ -36,7 +37,7 @@ def compare(name, depth):
     torch.testing.assert_close(given, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize('name', PUBLISHED)
+@pytest.mark.parametrize('name', [*PUBLISHED, *SLOW])
 def test_logits_equal_timm(name):
     compare(name, 2)
 
