@@ -1,15 +1,18 @@
 """What follows a training, with students that have two heads and are no DeiTs."""
 
+import copy
 import json
 
 import numpy as np
 import pytest
 import torch
+from conftest import make_runner
 from mmengine.utils import digit_version
 from PIL import Image
-from students import CLASSES, STUDENTS, save
+from students import CLASSES, STUDENTS, K, drawn, pipeline, save
 
 from deit_plugin.__main__ import main
+from deit_plugin.apis.evaluate import evaluate
 from deit_plugin.apis.export import export
 from deit_plugin.apis.predict import Predictor
 from deit_plugin.export.classifier import ExportedClassifier
@@ -91,7 +94,7 @@ def test_each_head_is_exported(student):
 @pytest.mark.parametrize(
     'student, to',
     [
-        ('repvit', 'torch-export'),
+        pytest.param('repvit', 'torch-export', marks=pytest.mark.slow),
         pytest.param('levit', 'onnx', marks=pytest.mark.slow),
         pytest.param('timm_levit', 'onnx', marks=pytest.mark.slow),
         pytest.param('efficientformer', 'onnx', marks=pytest.mark.slow),
@@ -115,3 +118,88 @@ def test_exported_programs_run(student, to, tmp_path):
 def test_a_size_of_ones_choice_is_for_deits(student, tmp_path):
     with pytest.raises(ValueError, match='--dynamic size: only a DeiT takes images of other sizes'):
         export(student[1], 'torch-export', str(tmp_path / 'a.pt2'), dynamic=['size'])
+
+
+@torch.no_grad()
+def test_a_checkpoint_is_evaluated(student, folder):
+    """By what it records, and by the names of the classes' folders."""
+    name, path, model, _ = student
+    (result,) = evaluate([], str(folder), path, workers=0)
+    prepare = Predictor(path, device='cpu').prepare
+    hits = 0
+    for i, label in enumerate(CLASSES):
+        cls, dist = by_hand(name, model, prepare([str(folder / label / '0.png')]))
+        hits += int((cls + dist).argmax() == i)
+    assert result['measured']['top1'] == pytest.approx(100 * hits / len(CLASSES))
+
+
+CONFIG = """
+custom_imports = dict(imports=['deit_plugin'], allow_failed_imports=False)
+default_scope = 'mmpretrain'
+model = {model!r}
+data_preprocessor = dict(type='ClsDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3, to_rgb=True)
+test_dataloader = dict(
+    dataset=dict(type='ImageFolder', pipeline=[dict(type='LoadImage'), *{pipeline!r}]),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+)
+test_cfg = dict()
+test_evaluator = dict(type='Accuracy', topk=(1,))
+"""
+
+
+@pytest.mark.parametrize('name', ['levit', 'efficientformer', 'repvit', 'timm_levit'])
+@torch.no_grad()
+def test_weights_tell_the_classes_of_a_config(name, folder, tmp_path):
+    """Weights alone, of timm by timm's own names, and a config of ImageNet's classes."""
+    cfg, side = STUDENTS[name]
+    model = drawn(cfg)
+    weights = {k.removeprefix('model.'): v for k, v in model.state_dict().items()}
+    torch.save(weights, tmp_path / 'weights.pth')
+    cfg = copy.deepcopy(cfg)
+    if 'head' in cfg:
+        cfg['head']['num_classes'] = 1000
+    else:
+        del cfg['num_classes']  # timm's own
+    (tmp_path / 'c.py').write_text(CONFIG.format(model=cfg, pipeline=pipeline(side)))
+    weights, config = str(tmp_path / 'weights.pth'), str(tmp_path / 'c.py')
+    (result,) = evaluate([config], str(folder), weights, workers=0)
+    predictor = Predictor(weights, config, 'cpu')
+    assert predictor.classes == [str(i) for i in range(K)]
+    paths = [str(folder / label / '0.png') for label in CLASSES]
+    images = predictor.prepare(paths)
+    torch.testing.assert_close(predictor.model(images), model(images))
+    hits = (model(images).argmax(1) == torch.arange(K)).float().mean().item()
+    assert result['measured']['top1'] == pytest.approx(100 * hits)
+
+
+@pytest.mark.parametrize('name', ['levit', 'repvit'])
+def test_from_a_training_to_its_predictions(name, folder, tmp_path, capsys):
+    """A work folder with a moving average, of a training that was resumed."""
+    cfg, side = STUDENTS[name]
+    cfg = dict(copy.deepcopy(cfg), data_preprocessor=dict(mean=[120.0] * 3, std=[60.0] * 3, num_classes=K))
+    loss = dict(type='DistillationLoss', mode='none')
+    cfg.update(loss=loss) if name == 'repvit' else cfg['head'].update(loss=loss)
+    if name == 'levit':
+        cfg['backbone']['img_size'] = side = 32
+    test = dict(
+        batch_size=1,
+        dataset=dict(type='Noise', pipeline=[dict(type='LoadImage'), *pipeline(side)]),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
+    hooks = [dict(type='EMAHook', momentum=0.1)]
+    for epochs in (1, 2):
+        runner = make_runner(cfg, tmp_path, (1.0, 2.0)[:epochs], custom_hooks=hooks, resume=epochs == 2)
+        runner.cfg.test_dataloader = test
+        runner.train()
+    averaged = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook').ema_model.module.eval()
+    predictor = Predictor(str(tmp_path), device='cpu')
+    images = torch.randn(2, 3, side, side)
+    with torch.no_grad():
+        expected = averaged(images).softmax(1)
+        for reading in (predictor.model(images).softmax(1), predictor.probabilities(images)['prediction']):
+            torch.testing.assert_close(reading, expected)
+    assert main(['predict', str(tmp_path), str(folder)]) == 0
+    assert 'distillation head' in capsys.readouterr().out
+    (result,) = evaluate([], str(folder), str(tmp_path), workers=0)
+    assert result['weights'] == str(tmp_path / 'best_accuracy_top1_epoch_2.pth')

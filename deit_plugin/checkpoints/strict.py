@@ -21,6 +21,7 @@ def load_strict(model: nn.Module, filename: str):
     """
     weights = weights_of(CheckpointLoader.load_checkpoint(filename, 'cpu', logger='silent'), filename)
     integers = {name for name, value in model.state_dict().items() if not value.is_floating_point()}
+    integers |= {name.removeprefix('model.') for name in integers}  # a student of timm takes timm's names too
     weights = {re.sub(r'^module\.', '', str(name)): value for name, value in weights.items()}
     check_weights(weights, filename, integers)
     try:

@@ -11,13 +11,15 @@ from mmpretrain.registry import DATASETS
 from ..datasets.image_folder import ImageFolder
 from ..messages import some
 from ..models import DeiT
-from .teacher_configs import named_classifier, recorded_classifier
+from ..models.recorded import set_num_classes
+from .teacher_configs import named_classifier, recorded_classifier, size_of_timm
 from .utils import names_weights
 
 VAL_NAMES = ('val', 'valid', 'validation', 'test')
 RATE, RATE_FROM_RANDOM = 5e-4 * 64 / 512, 5e-4  # at a batch of 64
 LARGEST_BATCH, MOST_WORKERS = 64, 4
 EPOCHS, STEPS = 30, 500  # at least, both
+_LABELS = dict(type='LabelSmoothLoss', label_smooth_val=0.1)  # as DistillationLoss has it
 WARMUP = 5  # epochs at most, and a sixth of all, as of EPOCHS; of few epochs none
 RECIPE_TEACHER = 'regnety_160-a5fe301d'  # of ImageNet, which the variants' configs name
 SETTINGS = (
@@ -131,9 +133,11 @@ def _complete_model(cfg: Config, classes: list[str]):
         cfg.model = teacher
         return
     model = cfg.model
-    model.head.num_classes = len(classes)
-    if model.backbone.type.endswith('DeiT') and isinstance(model.backbone.arch, str):
+    set_num_classes(model, len(classes))
+    is_deit = 'backbone' in model and model.backbone.type.endswith('DeiT')
+    if is_deit and isinstance(model.backbone.arch, str):
         model.head.in_channels = DeiT.arch_zoo[model.backbone.arch]['embed_dims']
+    taught = model.type in ('DistilledClassifier', 'DistilledTimmClassifier')
     inherited = model.pop('teacher', None)
     if inherited and RECIPE_TEACHER not in str(inherited.get('checkpoint')):
         raise ValueError(
@@ -141,10 +145,12 @@ def _complete_model(cfg: Config, classes: list[str]):
             '`teacher_checkpoint` to its weights'
         )
     if teacher is None:
-        if model.head.get('loss', {}).get('type') == 'DistillationLoss':
-            model.head.loss = model.head.loss.base_loss  # of the mean of both heads
+        owner = model.head if 'head' in model else model  # of timm
+        loss = owner.get('loss', dict(type='DistillationLoss') if taught else {})
+        if loss.get('type') == 'DistillationLoss':
+            owner.loss = loss.get('base_loss', _LABELS)  # of the mean of both heads
         return
-    if model.type != 'DistilledClassifier':
+    if not taught:
         raise ValueError(f'A {model.type} has no teacher: take the config of a distilled variant')
     if not teacher.get('checkpoint'):
         raise ValueError(
@@ -178,14 +184,18 @@ def _complete_sizes(cfg: Config):
     size = cfg.image_size
     if type(size) is not int or size < 1:
         raise ValueError(f'image_size={size!r} must be a number of pixels')
-    if 'backbone' in cfg.model and cfg.model.backbone.type.endswith('DeiT'):
-        patch = cfg.model.backbone.get('patch_size', 16)
+    backbone = cfg.model.get('backbone') or ConfigDict(type='')
+    if backbone.type.endswith('DeiT'):
+        patch = backbone.get('patch_size', 16)
         if size % patch:
             raise ValueError(
                 f'image_size={size} is not a multiple of the patches of {patch}: set '
                 f'{max(size // patch, 1) * patch} or {(size // patch + 1) * patch}'
             )
-        cfg.model.backbone.img_size = size
+    if backbone.type.endswith(('DeiT', 'LeViT')):
+        backbone.img_size = size
+    if cfg.model.type == 'DistilledTimmClassifier':
+        cfg.model.update(size_of_timm(cfg.model.model_name, size))
     for step in cfg.train_dataloader.dataset.pipeline:
         if step.type == 'LoadRandomResizedCrop':
             step.scale = size

@@ -58,9 +58,14 @@ def _of_timm(name: str, num_classes: int, image_size: int, pretrained: bool) -> 
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),
         data_preprocessor=dict(mean=[255 * v for v in own.mean], std=[255 * v for v in own.std], to_rgb=True),
     )
-    if own.fixed_input_size and own.input_size[-1] != image_size:
-        model['img_size'] = image_size
-    return model
+    return dict(model, **size_of_timm(name, image_size))
+
+
+def size_of_timm(name: str, image_size: int) -> dict:
+    """``dict(img_size=...)`` for a timm model that is made for one size, another than this; else {}."""
+    own = timm.get_pretrained_cfg(name)
+    other = own is not None and own.fixed_input_size and own.input_size[-1] != image_size
+    return dict(img_size=image_size) if other else {}
 
 
 def _model_of(cfg: Config) -> dict:

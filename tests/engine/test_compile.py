@@ -74,3 +74,18 @@ def test_a_classifier_without_a_teacher(cfg, tmp_path):
     CompileHook(backend='eager').before_train(runner)
     step(runner.model, make_batch())
     assert runner.model.backbone._compiled_call_impl is not None
+
+
+@pytest.mark.slow
+def test_a_student_of_timm_is_compiled_as_a_whole(cfg, tmp_path):
+    student = dict(type='DistilledTimmClassifier', model_name='repvit_m0_9', num_classes=5)
+    student.update(embed_dim=(8, 16, 24, 32), depth=(1, 1, 1, 1), teacher=cfg['teacher'])
+    runner = make_runner(dict(student, data_preprocessor=cfg['data_preprocessor']), tmp_path)
+    plain = copy.deepcopy(runner.model).eval()
+    CompileHook(backend='eager').before_train(runner)
+    model = runner.model
+    assert model.model._compiled_call_impl is not None and model.teacher.compile_kwargs
+    assert 'loss_distill' in step(model, make_batch())
+    images = make_batch()['inputs'][0][None].float()
+    plain.load_state_dict(model.state_dict())
+    torch.testing.assert_close(model.eval()(images), plain(images))

@@ -302,3 +302,34 @@ def test_what_a_hostile_teacher_records_is_not_built(images, tmp_path, odd):
     path = record(tmp_path / 'teacher.pth', ('ant', 'bee', 'cat'), **odd)
     with pytest.raises(ValueError, match='not known here|which timm has not'):
         completed('deit_tiny_distilled_folder', images, teacher_checkpoint=path)
+
+
+@pytest.mark.parametrize(
+    'student',
+    [
+        dict(type='DistilledTimmClassifier', model_name='levit_128s'),
+        dict(
+            type='DistilledClassifier',
+            backbone=dict(type='LeViT', arch='128s'),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LeViTClsHead', in_channels=384, loss=dict(type='DistillationLoss')),
+        ),
+    ],
+    ids=['timm', 'mmpretrain'],
+)
+@pytest.mark.parametrize('taught', [True, False])
+def test_students_that_are_no_deits(images, student, taught, tmp_path):
+    text = f'_base_ = [{str(CONFIGS / "finetune/_base_/folder.py")!r}]\nmodel = {student!r}\n'
+    (tmp_path / 'student.py').write_text(text)
+    cfg = Config.fromfile(tmp_path / 'student.py')
+    cfg.merge_from_dict(dict(data_root=str(images), image_size=64))
+    if taught:
+        cfg.merge_from_dict(dict(teacher='resnet10t', teacher_checkpoint='teacher.pth'))
+    complete(cfg)
+    model = build(dict(cfg.model, data_preprocessor=dict(cfg.data_preprocessor)))
+    assert (model.teacher is not None) == (model.distillation is not None) == taught
+    x = torch.rand(2, 3, 64, 64)
+    cls, dist = model.train()(x)
+    assert cls.shape == dist.shape == (2, 3)
+    if not taught:
+        assert model.loss(x, target(2))['loss'] > 0

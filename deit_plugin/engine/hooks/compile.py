@@ -9,7 +9,7 @@ from ..utils import unwrap
 
 @HOOKS.register_module()
 class CompileHook(Hook):
-    """Compiles the student's backbone, and the teacher, with
+    """Compiles the student's backbone, of timm the whole model, and the teacher, with
     ``torch.compile``.
 
     They are compiled in place, so checkpoints, moving averages, optimizers
@@ -40,7 +40,8 @@ class CompileHook(Hook):
                 'fullgraph=True: drop path is drawn outside of a graph. Leave it out, or set '
                 '`model.backbone.drop_path_rate=0`'
             )
-        model.backbone.compile(**self.kwargs)
+        # A model of timm has no backbone apart from its heads.
+        getattr(model, 'backbone', getattr(model, 'model', None)).compile(**self.kwargs)
         teacher = getattr(model, 'teacher', None)
         if self.teacher and teacher is not None:
             teacher.compile_kwargs = self.kwargs
