@@ -22,8 +22,8 @@ class AdaptiveClipping:
         eps (float): Norms of weights below it count as it. Defaults to 1e-3.
         norm_type (float): The norm. Defaults to 2.0.
         exclude_head (bool): Whether the model's last two parameters are left as they are: weight and bias of
-            the last classifier. So do LeViT, EfficientFormer and RepViT, by timm's ``model_parameters``; of
-            two heads that is the distillation head alone. Defaults to True.
+            the last classifier, of two heads the distillation head alone. So does timm's training script;
+            LeViT, EfficientFormer and RepViT clip all. Defaults to True.
 
     Raises:
         ValueError: If an argument is unknown or out of range.

@@ -1,14 +1,18 @@
 """Parameters and FLOPs of the published variants, as mmengine counts them.
 
     python tests/benchmarks/complexity.py
+    python tests/benchmarks/complexity.py --students
 
-Published are those of mmpretrain's `configs/deit/metafile.yml`. mmengine
+Published are those of mmpretrain's `configs/deit/metafile.yml`, or of the students' own READMEs. mmengine
 counts a multiplication and an addition as one, and does not see PyTorch's
 fused attention, so the plain one is counted.
 """
 
+import argparse
+import math
 import os.path as osp
 
+import timm
 from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
@@ -28,21 +32,62 @@ PUBLISHED = dict(  # parameters, FLOPs
 )
 
 
+# The READMEs of the originals; RepViT's without the distillation head, and its norms folded.
+STUDENTS = dict(
+    levit_128s=(7.8e6, 305e6),
+    levit_128=(9.2e6, 406e6),
+    levit_192=(11e6, 658e6),
+    levit_256=(19e6, 1120e6),
+    levit_384=(39e6, 2353e6),
+    efficientformer_l1=None,
+    efficientformer_l3=None,
+    efficientformer_l7=None,
+    efficientformerv2_s0=(3.5e6, 0.40e9),
+    efficientformerv2_s1=(6.1e6, 0.65e9),
+    efficientformerv2_s2=(12.6e6, 1.25e9),
+    efficientformerv2_l=(26.1e6, 2.56e9),
+    repvit_m0_9=(5.1e6, 0.8e9),
+    repvit_m1_0=(6.8e6, 1.1e9),
+    repvit_m1_1=(8.2e6, 1.3e9),
+    repvit_m1_5=(14.0e6, 2.3e9),
+    repvit_m2_3=(22.9e6, 4.5e9),
+    fastvit_t8=None,
+    fastvit_t12=None,
+    fastvit_s12=None,
+    fastvit_sa12=None,
+    fastvit_sa24=None,
+    fastvit_sa36=None,
+    fastvit_ma36=None,
+)
+
+
 def count(name: str) -> tuple:
-    """Parameters and FLOPs of one image."""
-    cfg = Config.fromfile(osp.join(CONFIGS, f'{name}.py')).model
-    cfg.backbone.fused_attn = False
-    side = cfg.backbone.get('img_size', 224)
-    counts = get_model_complexity_info(
-        MODELS.build(cfg).eval(), (3, side, side), show_table=False, show_arch=False
-    )
+    """Parameters and FLOPs of one image, without a teacher."""
+    cfg = Config.fromfile(osp.join(CONFIGS, f'{name}.py'))
+    model, side = cfg.model, cfg.test_pipeline[-2].crop_size
+    if 'backbone' in model:
+        model.backbone.fused_attn = False
+    elif model.pop('teacher', None):
+        model.loss = dict(type='LabelSmoothLoss', label_smooth_val=0.1)
+    before = timm.layers.use_fused_attn()
+    timm.layers.set_fused_attn(False)
+    try:
+        counts = get_model_complexity_info(
+            MODELS.build(model).eval(), (3, side, side), show_table=False, show_arch=False
+        )
+    finally:
+        timm.layers.set_fused_attn(before)
     return counts['params'], counts['flops']
 
 
 def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--students', action='store_true')
+    students = parser.parse_args().students
     print('| config | parameters | published | FLOPs | published |\n|---|---|---|---|---|')
-    for name, (params, flops) in PUBLISHED.items():
-        own_params, own_flops = count(name)
+    for name, published in (STUDENTS if students else PUBLISHED).items():
+        own = count(f'students/{name}' if students else name)
+        (own_params, own_flops), (params, flops) = own, published or (math.nan, math.nan)
         print(
             f'| {name} | {own_params / 1e6:.2f}M | {params / 1e6:.2f}M | '
             f'{own_flops / 1e9:.2f}G | {flops / 1e9:.2f}G |'

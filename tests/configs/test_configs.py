@@ -21,12 +21,13 @@ from deit_plugin.models.rand_augment import RandAugment
 
 ALL = sorted(
     str(path.relative_to(CONFIGS).with_suffix(''))
-    for pattern in ('*.py', 'transfer/*.py')
+    for pattern in ('*.py', 'transfer/*.py', 'students/*.py')
     for path in CONFIGS.glob(pattern)
 )
 DIGITS = [n for n in ALL if 'digits' in n]
 TRANSFER = [n for n in ALL if n.startswith('transfer')]
-IMAGENET = [n for n in ALL if n not in DIGITS + TRANSFER and 'simmim' not in n]
+STUDENTS = [n for n in ALL if n.startswith('students') and n not in DIGITS]
+IMAGENET = [n for n in ALL if n not in DIGITS + TRANSFER + STUDENTS and 'simmim' not in n]
 NAMES = IMAGENET + TRANSFER
 
 # Top-1 of arXiv 2012.12877, table 7: base, base 384, distilled, distilled 384.
@@ -72,7 +73,8 @@ def side_of(cfg):
 
 
 def test_none_is_missing():
-    assert len(DIGITS) == 3
+    assert len(DIGITS) == 3 + 1
+    assert len(STUDENTS) == 5 + 4 + 8 + 10 + 7
     assert len(IMAGENET) == 6 + 2 + 1 + 3 + 1 + 6
     assert TRANSFER == sorted(f'transfer/{m}_{data}' for m in MODELS_7 for data in TABLE_7)
 
@@ -364,7 +366,7 @@ def test_two_iterations_at_full_width(name, tmp_path, quick):
     train(cfg, tmp_path)
 
 
-PATHS = [path for path in sorted(CONFIGS.rglob('*deit_*.py')) if path.parent.name != '_base_']
+PATHS = [path for path in sorted(CONFIGS.rglob('*.py')) if path.parent.name != '_base_']
 
 
 @pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)
