@@ -1,5 +1,7 @@
 from .backbone import DeiT
+from .binary_cross_entropy import BinaryCrossEntropyLoss
 from .classifier import DistilledClassifier
+from .cosub import CosubClassifier
 from .data_preprocessor import DeiTDataPreprocessor
 from .deit3 import DeiTIII
 from .dual_logits import Classifiers, classifiers
@@ -15,7 +17,9 @@ from .taught import TaughtClassifier
 from .timm_classifier import DistilledTimmClassifier
 
 __all__ = [
+    'BinaryCrossEntropyLoss',
     'Classifiers',
+    'CosubClassifier',
     'DeiT',
     'DeiTDataPreprocessor',
     'DeiTDualHead',

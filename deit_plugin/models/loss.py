@@ -106,7 +106,7 @@ class DistillationLoss(nn.Module):
                 distillation logits to supervise.
         """
         cls, dist = logits if isinstance(logits, (tuple, list)) else (logits, None)
-        loss_cls = self.base_loss(_full(cls), target, avg_factor=len(cls))
+        loss_cls = self.base_loss(full_precision(cls), target, avg_factor=len(cls))
         if self.mode == 'none':
             return dict(loss_cls=loss_cls)
         student = cls if self.distill_on == 'cls' else dist
@@ -119,7 +119,7 @@ class DistillationLoss(nn.Module):
         teacher = self._check_teacher(teacher, student)
         return dict(
             loss_cls=(1 - self.alpha) * loss_cls,
-            loss_distill=self.alpha * self._distill(_full(student), teacher),
+            loss_distill=self.alpha * self._distill(full_precision(student), teacher),
             **_compare(cls, dist, target, first_class(teacher)),
         )
 
@@ -137,7 +137,7 @@ class DistillationLoss(nn.Module):
                 f'The teacher gives logits {tuple(teacher.shape)} and the student '
                 f'{tuple(student.shape)} (batch, classes): both need the same classes'
             )
-        return _full(teacher)
+        return full_precision(teacher)
 
     def _distill(self, student: torch.Tensor, teacher: Answer) -> torch.Tensor:
         if self.mode == 'hard':
@@ -208,7 +208,7 @@ def _divergence_of_top(log_probs: torch.Tensor, classes: torch.Tensor, probs: to
     return divergence + F.kl_div(log_rest, rest, reduction='sum')
 
 
-def _full(logits: torch.Tensor) -> torch.Tensor:
+def full_precision(logits: torch.Tensor) -> torch.Tensor:
     """Half precision as float32: autocast does so on some devices only."""
     half = logits.dtype in (torch.float16, torch.bfloat16)
     return logits.float() if half else logits

@@ -404,7 +404,9 @@ def test_a_teacher_of_another_size_is_refused():
     assert 'loss_distill' in step(model, make_batch())
 
 
-@pytest.mark.parametrize('title, student', [('LeViT of mmpretrain', 'LeViT'), ('Students of timm', 'SwiftFormer')])
+@pytest.mark.parametrize(
+    'title, student', [('LeViT of mmpretrain', 'LeViT'), ('Students of timm', 'SwiftFormer')]
+)
 def test_the_configs_in_the_docs(title, student, tmp_path):
     text = (Path(__file__).parents[2] / 'docs/students.md').read_text().split(f'## {title}\n')[1]
     (tmp_path / 'config.py').write_text(text.split('```python\n')[1].split('```')[0])
