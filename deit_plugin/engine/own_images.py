@@ -10,7 +10,7 @@ from mmpretrain.registry import DATASETS
 
 from ..datasets.image_folder import ImageFolder
 from ..messages import some
-from ..models import DeiT
+from ..models import DeiTIII
 from ..models.recorded import set_num_classes
 from .teacher_configs import named_classifier, recorded_classifier, size_of_timm
 from .utils import names_weights
@@ -134,9 +134,9 @@ def _complete_model(cfg: Config, classes: list[str]):
         return
     model = cfg.model
     set_num_classes(model, len(classes))
-    is_deit = 'backbone' in model and model.backbone.type.endswith('DeiT')
+    is_deit = 'backbone' in model and model.backbone.type.endswith(('DeiT', 'DeiTIII'))
     if is_deit and isinstance(model.backbone.arch, str):
-        model.head.in_channels = DeiT.arch_zoo[model.backbone.arch]['embed_dims']
+        model.head.in_channels = DeiTIII.arch_zoo[model.backbone.arch]['embed_dims']
     taught = model.type in ('DistilledClassifier', 'DistilledTimmClassifier')
     inherited = model.pop('teacher', None)
     if inherited and RECIPE_TEACHER not in str(inherited.get('checkpoint')):
@@ -192,7 +192,7 @@ def _complete_sizes(cfg: Config):
                 f'image_size={size} is not a multiple of the patches of {patch}: set '
                 f'{max(size // patch, 1) * patch} or {(size // patch + 1) * patch}'
             )
-    if backbone.type.endswith(('DeiT', 'LeViT')):
+    if backbone.type.endswith(('DeiT', 'DeiTIII', 'LeViT')):
         backbone.img_size = size
     if cfg.model.type == 'DistilledTimmClassifier':
         cfg.model.update(size_of_timm(cfg.model.model_name, size))
@@ -201,8 +201,10 @@ def _complete_sizes(cfg: Config):
             step.scale = size
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         for step in loader.dataset.pipeline:
-            if step.type == 'ResizeEdge':  # 256 for 224, 438 for 384, as the reference has it
-                step.scale = int(size / 0.875)
+            if (
+                step.type == 'ResizeEdge'
+            ):  # 256 for 224, 438 for 384, as the reference; no border for DeiT III
+                step.scale = size if backbone.type.endswith('DeiTIII') else int(size / 0.875)
             elif step.type == 'CenterCrop':
                 step.crop_size = size
 

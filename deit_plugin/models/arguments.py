@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from mmengine.utils import to_2tuple
+
 
 def sizes(width: int, heads: int, layers: int = 12) -> dict:
     """An ``arch`` of mmpretrain's vision transformers, four times as wide between the layers of an MLP."""
@@ -11,10 +13,13 @@ def sizes(width: int, heads: int, layers: int = 12) -> dict:
 def check_arguments(
     arch_zoo: Mapping[str, dict],
     arch: str | dict,
+    img_size: int | Sequence[int],
+    patch_size: int | Sequence[int],
     drop_path_rate: float,
     out_indices: int | Sequence[int],
     frozen_stages: int,
     with_cls_token: bool = True,
+    patch_cfg: Mapping = {},
     **kwargs,
 ):
     """Check what mmpretrain's ``VisionTransformer`` would only assert, or run into later.
@@ -26,6 +31,8 @@ def check_arguments(
     Raises:
         ValueError: If one is out of its range.
     """
+    if isinstance(patch_cfg.get('padding', 'corner'), str):  # else the convolution cuts what fills no patch
+        check_fit('img_size', to_2tuple(img_size), to_2tuple(patch_size))
     num_layers = _check_arch(arch_zoo, arch)
     indices = [out_indices] if isinstance(out_indices, int) else out_indices
     if any(not -num_layers <= i < num_layers for i in indices):
@@ -70,5 +77,6 @@ def check_fit(name: str, size: Sequence[int], patch: Sequence[int]):
     if any(s < p or s % p for s, p in zip(size, patch)):
         raise ValueError(
             f'{name} {tuple(size)} (height, width) is not a multiple of '
-            f'patch_size {tuple(patch)}: resize or pad the image'
+            f'patch_size {tuple(patch)}: resize or pad the image, or have what fills no patch cut off, '
+            'patch_cfg=dict(padding=0)'
         )

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn as nn
 from mmengine.model.weight_init import trunc_normal_
-from mmengine.utils import to_2tuple
 from mmpretrain.models import VisionTransformer
 from mmpretrain.registry import MODELS
 from torch.utils.checkpoint import checkpoint
@@ -70,7 +69,8 @@ class DeiT(VisionTransformer):
             the backbone; its ``prefix='backbone.'`` may be absent in the file.
         **kwargs: Further arguments of mmpretrain's ``VisionTransformer``: ``drop_rate``, ``qkv_bias``,
             ``norm_cfg``, ``final_norm``, ``interpolate_mode``, ``layer_scale_init_value``,
-            ``patch_cfg``, ``layer_cfgs``.
+            ``patch_cfg``, ``layer_cfgs``. ``patch_cfg=dict(padding=0)`` takes images of any size, and cuts
+            off what fills no patch, at the right and below.
 
     Raises:
         ValueError: If an argument is out of its range, if an image does not fit the patch size, or if a
@@ -96,8 +96,9 @@ class DeiT(VisionTransformer):
         init_cfg: dict | Sequence[dict] | None = None,
         **kwargs,
     ):
-        check_fit('img_size', to_2tuple(img_size), to_2tuple(patch_size))
-        check_arguments(self.arch_zoo, arch, drop_path_rate, out_indices, frozen_stages, **kwargs)
+        check_arguments(
+            self.arch_zoo, arch, img_size, patch_size, drop_path_rate, out_indices, frozen_stages, **kwargs
+        )
         # The parent reads this while it makes the position embeddings.
         self.num_extra_tokens = 1 + distilled if self.tokens_have_positions else 0
         super().__init__(
@@ -112,14 +113,18 @@ class DeiT(VisionTransformer):
             init_cfg=_without_prefix(init_cfg),
             **kwargs,
         )
-        self.distilled, self.with_cp, self.fused_attn = distilled, with_cp, fused_attn
-        self.num_extra_tokens, self.patch_size = 1 + distilled, to_2tuple(patch_size)
+        self.distilled, self.num_extra_tokens = distilled, 1 + distilled
+        self.frozen_stages, self.with_cp, self.fused_attn = frozen_stages, with_cp, fused_attn
         if distilled:
             self.dist_token = nn.Parameter(torch.zeros(1, 1, self.embed_dims))
         self._adapt_layers()
         self._draw_weights()
-        self.frozen_stages = frozen_stages
         self._freeze_stages()
+
+    @property
+    def patch_size(self) -> tuple[int, ...]:
+        """Height and width of a patch, in pixels."""
+        return self.patch_embed.projection.kernel_size
 
     @property
     def num_position_tokens(self) -> int:
@@ -200,8 +205,13 @@ class DeiT(VisionTransformer):
             tuple: One entry for each of ``out_indices``, in the order of the
             layers; see ``out_type``.
         """
-        check_fit('image', x.shape[-2:], self.patch_size)
-        return self._encode(*self.patch_embed(x))
+        return self._encode(*self._embed(x))
+
+    def _embed(self, x: torch.Tensor) -> tuple[torch.Tensor, Sequence[int]]:
+        """The patch embeddings (B, N, C) of images, and their grid."""
+        if self.patch_embed.adaptive_padding:  # else what fills no patch is cut off
+            check_fit('image', x.shape[-2:], self.patch_size)
+        return self.patch_embed(x)
 
     def _encode(self, x: torch.Tensor, grid: Sequence[int]) -> tuple:
         """``forward`` from the patch embeddings (B, N, C) of a grid on."""

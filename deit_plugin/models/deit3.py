@@ -27,7 +27,8 @@ class DeiTIII(DeiT):
             (512, 12, 8), ``'base'`` (768, 12, 12), ``'large'`` (1024, 24, 16) or ``'huge'`` (1280, 32, 16),
             or a dict as for :class:`DeiT`. Defaults to ``'base'``.
         patch_size (int | tuple, optional): Height and width of a patch, in pixels. Defaults to None: 14 for
-            ``'huge'``, else 16.
+            ``'huge'``, else 16. The reference trains ``'huge'`` on images of 160, of which it cuts off six
+            pixels: ``patch_cfg=dict(padding=0)``.
         drop_path_rate (float): Stochastic depth of every layer, in [0, 1). Defaults to 0.
         layer_scale_init_value (float): What LayerScale starts from, above 0. Defaults to 1e-4.
         layer_cfgs (dict | Sequence[dict]): As for mmpretrain's ``VisionTransformer``. Defaults to {}.

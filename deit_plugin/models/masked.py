@@ -7,7 +7,6 @@ import torch.nn as nn
 from mmengine.model.weight_init import trunc_normal_
 from mmpretrain.registry import MODELS
 
-from .arguments import check_fit
 from .backbone import DeiT
 
 
@@ -71,8 +70,7 @@ class MaskedDeiT(DeiT):
         """
         if mask is None:
             return super().forward(x)
-        check_fit('image', x.shape[-2:], self.patch_size)
-        x, grid = self.patch_embed(x)  # (B, N, C)
+        x, grid = self._embed(x)  # (B, N, C)
         self._check_mask(mask, (len(x), *grid))
         mask = mask.flatten(1).unsqueeze(-1).bool()  # (B, N, 1)
         return self._encode(torch.where(mask, self.mask_token, x), grid)

@@ -81,6 +81,16 @@ def test_any_size_goes_everywhere(images):
     assert cfg.val_dataloader.dataset.pipeline[1].scale == 73
 
 
+def test_a_deit3_is_completed(images):
+    cfg = settings('deit_small_folder', images, image_size=48)
+    cfg.model.backbone = dict(type='DeiTIII', arch='medium')
+    complete(cfg)
+    assert cfg.model.head.in_channels == 512 and cfg.model.backbone.img_size == 48
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        resize, crop = loader.dataset.pipeline[1:3]
+        assert (resize.scale, crop.crop_size) == (48, 48)  # no border
+
+
 def test_the_model_of_a_completed_config_is_built_and_learns_both_heads(images):
     cfg, _ = completed('deit_tiny_distilled_folder', images, image_size=32)
     model = build(dict(cfg.model, data_preprocessor=dict(cfg.data_preprocessor)))

@@ -9,7 +9,7 @@ from conftest import ARCH, build
 from mmpretrain.models.backbones.deit3 import DeiT3
 from mmpretrain.models.utils.attention import MultiheadAttention
 from mmpretrain.registry import MODELS
-from peers import deit3_of_timm, each_matters, images, our_deit3
+from peers import SMALL_DEIT3, deit3_of_timm, each_matters, images, our_deit3
 from torch import nn
 
 from deit_plugin.models import DeiTIII
@@ -185,6 +185,17 @@ def test_other_sizes_use_interpolated_positions():
     expected.load_state_dict({**model.state_dict(), 'pos_embed': grid.flatten(2).transpose(1, 2)})
     x = torch.randn(1, 3, 64, 40)
     torch.testing.assert_close(model(x), expected(x))
+
+
+def test_what_fills_no_patch_is_cut_off_as_timm_does():
+    """As the reference trains the huge one, on images of 160 with patches of 14."""
+    theirs = deit3_of_timm(**{**SMALL_DEIT3, 'img_size': 160, 'patch_size': 14})
+    model = our_deit3(theirs, img_size=160, patch_size=14, patch_cfg=dict(padding=0))
+    assert model.backbone.patch_resolution == (11, 11)
+    x = images(160)
+    torch.testing.assert_close(model(x), theirs(x), atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match=r'img_size \(160, 160\).*\(14, 14\): .*padding=0'):
+        our_deit3(img_size=160, patch_size=14)
 
 
 @pytest.mark.parametrize('change', [dict(with_cp=True), dict(fused_attn=False)])
