@@ -2,19 +2,25 @@
 launchers call CUDA."""
 
 import copy
+import functools
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
+from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import build, make_batch, make_runner
+from conftest import build, make_batch, make_runner, teacher_cfg
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
+from mmengine.optim.optimizer import amp_optimizer_wrapper
 from test_virtual_processes import close, run_of
+from timm.utils import dispatch_clip_grad
 from trainings import resumed, same, training
 
 from deit_plugin.datasets import ImageNet1k
@@ -81,7 +87,7 @@ def one_step(rank, folder, cfg):
     wrapped = MMDistributedDataParallel(model)
     assert wrapped.find_unused_parameters is False
     names = {n for n, _ in wrapped.named_parameters()}
-    assert names == {f'module.{n}' for n in torch.load(f'{folder}/student.pth')}
+    assert names <= {f'module.{n}' for n in torch.load(f'{folder}/student.pth')}  # no teacher
     for _ in range(2):  # an unused parameter is reported by the second step
         model.zero_grad()
         wrapped.train_step(half(batch, rank), NoStep())
@@ -101,6 +107,128 @@ def test_two_processes_give_the_gradients_of_one(processes, distilled_cfg, tmp_p
         got = torch.load(tmp_path / f'gradients_{rank}.pth')
         for name, expected in gradients(model).items():
             torch.testing.assert_close(got[name], expected, atol=1e-6, rtol=1e-4, msg=name)
+
+
+REPVIT = dict(model_name='repvit_m0_9', embed_dim=(8, 16, 24, 32), depth=(1, 1, 2, 1))
+FASTVIT = dict(model_name='fastvit_sa12', embed_dims=(8, 16, 32, 32), layers=(1, 1, 1, 1))
+
+
+def timm_student(options, distill_on):
+    """Its norms see the images of their own process alone."""
+    loss = dict(type='DistillationLoss', distill_on=distill_on)
+    preprocessor = dict(mean=[120.0] * 3, std=[60.0] * 3)
+    parts = dict(teacher=teacher_cfg(), loss=loss, data_preprocessor=preprocessor)
+    return dict(type='DistilledTimmClassifier', num_classes=5, **options, **parts)
+
+
+REPVIT_CFG = timm_student(REPVIT, 'dist')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('options, distill_on', [(REPVIT, 'dist'), (FASTVIT, 'cls')])
+def test_students_of_timm_give_the_mean_of_both_gradients(options, distill_on, processes, tmp_path):
+    cfg, batch = timm_student(options, distill_on), the_batch()
+    model = build(cfg).train()
+    model.teacher.build()
+    torch.save(model.state_dict(), tmp_path / 'student.pth')
+    torch.save(model.teacher.model.state_dict(), tmp_path / 'teacher.pth')
+    run(processes, one_step, tmp_path, cfg)
+    for rank in range(2):
+        model.train_step(half(batch, rank), NoStep())
+    first, second = (torch.load(tmp_path / f'gradients_{rank}.pth') for rank in range(2))
+    for name, total in gradients(model).items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], total / 2, atol=1e-6, rtol=1e-4, msg=name)
+
+
+def synchronized(rank, folder, cfg):
+    """How the norms of the student and of its teacher are after ``sync_bn``, and logits in evaluation."""
+    plain = build(cfg).eval()
+    wrapper = dict(type='MMDistributedDataParallel', device_ids=None)
+    options = dict(launcher='pytorch', sync_bn='torch', runner_type='mmpretrain.DeiTRunner')
+    # Such norms train on a GPU alone, and torch would not wrap them here.
+    with mock.patch.object(MMDistributedDataParallel, '_passing_sync_batchnorm_handle'):
+        model = make_runner(cfg, folder, model_wrapper_cfg=wrapper, **options).model
+    model.module.load_state_dict(plain.state_dict())
+    model.module.teacher.build()
+    images = torch.randn(2, 3, 32, 32)
+    counts = []
+    for part in (plain, model.module, model.module.teacher.model):
+        kinds = [type(m) for m in part.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+        counts.append((len(kinds), kinds.count(torch.nn.SyncBatchNorm)))
+    equal = torch.equal(model.eval()(images), plain(images))
+    with pytest.raises(ValueError, match='SyncBatchNorm expected input tensor to be on'):
+        model.train()(images)
+    return counts, equal
+
+
+def test_norms_of_the_student_are_synchronized(processes, tmp_path):
+    for counts, equal in run(processes, synchronized, tmp_path, REPVIT_CFG):
+        (norms, before), (left, converted), (of_teacher, of_teacher_converted) = counts
+        assert left == converted == norms > 20 and not before
+        assert of_teacher > 5 and not of_teacher_converted
+        assert equal
+
+
+@contextmanager
+def scaling_on_the_cpu():
+    """An ``AmpOptimWrapper`` there, without autocast."""
+    scaler = functools.partial(torch.amp.GradScaler, 'cpu')
+    with (
+        mock.patch.object(amp_optimizer_wrapper, 'is_cuda_available', lambda: True),
+        mock.patch.object(amp_optimizer_wrapper, 'GradScaler', scaler),
+        mock.patch('deit_plugin.engine.optimizers.get_device', lambda: 'cuda'),
+        mock.patch.object(AmpOptimWrapper, 'optim_context', OptimWrapper.optim_context),
+    ):
+        yield
+
+
+def loss_of(model, rank, i):
+    generator = torch.Generator().manual_seed(2 * i + rank)
+    logits = model(torch.randn(4, 3, 32, 32, generator=generator))
+    return 30 * sum(each.square().mean() for each in logits)
+
+
+CLIP = dict(type='agc', clip_factor=0.02, exclude_head=False)
+SCALED = dict(type='AmpOptimWrapper', loss_scale=dict(init_scale=1024.0), accumulative_counts=2)
+
+
+def clipped_steps(rank, folder):
+    model = MMDistributedDataParallel(build(torch.load(folder / 'cfg.pth')).train())
+    model.module.load_state_dict(torch.load(folder / 'student.pth'))
+    cfg = dict(constructor='mmpretrain.GroupedOptimWrapperConstructor', clip_grad=CLIP, **SCALED)
+    with scaling_on_the_cpu():
+        wrapper = build_optim_wrapper(model, dict(cfg, optimizer=dict(type='SGD', lr=0.5)))
+        for i in range(6):
+            with wrapper.optim_context(model):
+                loss = loss_of(model, rank, i)
+            wrapper.update_params(loss)
+    torch.save(model.module.state_dict(), folder / f'trained_{rank}.pth')
+
+
+@pytest.mark.slow
+def test_clipping_sees_the_gradients_of_all(processes, tmp_path):
+    """Of two processes and two iterations, after they are unscaled."""
+    cfg = dict(REPVIT_CFG, teacher=None)
+    model = build(cfg).train()
+    torch.save(cfg, tmp_path / 'cfg.pth')
+    torch.save(model.state_dict(), tmp_path / 'student.pth')
+    run(processes, clipped_steps, tmp_path)
+    optimizer, clipped = torch.optim.SGD(model.parameters(), lr=0.5), 0
+    for step in range(3):
+        optimizer.zero_grad()
+        for i in (2 * step, 2 * step + 1):
+            for rank in range(2):
+                (loss_of(model, rank, i) / 4).backward()
+        before = [p.grad.clone() for p in model.parameters()]
+        dispatch_clip_grad(model.parameters(), 0.02, mode='agc')
+        clipped += sum(not torch.equal(p.grad, grad) for p, grad in zip(model.parameters(), before))
+        optimizer.step()
+    assert clipped > 20
+    first, second = (torch.load(tmp_path / f'trained_{rank}.pth') for rank in range(2))
+    for name, expected in model.named_parameters():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], expected.data, atol=1e-6, rtol=1e-4, msg=name)
 
 
 class Draw(Hook):
