@@ -32,7 +32,8 @@ DEIT = dict(
 )
 TIMM = dict(num_classes=K, embed_dim=(8, 16, 24, 32), depth=(1, 1, 2, 1))
 REPVIT = dict(type='DistilledTimmClassifier', model_name='repvit_m0_9', **TIMM)
-TIMM_LEVIT = dict(type='DistilledTimmClassifier', model_name='levit_128s', num_classes=K, img_size=64)
+LEVITS = dict(embed_dim=(32, 48, 64), key_dim=8, num_heads=(2, 3, 4), depth=(2, 1, 1), img_size=64)
+TIMM_LEVIT = dict(type='DistilledTimmClassifier', model_name='levit_128s', num_classes=K, **LEVITS)
 V2 = dict(
     type='DistilledTimmClassifier',
     model_name='efficientformerv2_s0',

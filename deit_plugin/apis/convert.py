@@ -1,18 +1,13 @@
 """Conversion of checkpoints for other libraries."""
 
-import io
 import json
 import os
 import os.path as osp
-import re
-import shutil
-import tempfile
-import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from mmengine.runner import CheckpointLoader
-from safetensors.torch import save
 
 from ..checkpoints.atomic import write_whole
 from ..checkpoints.contents import check_weights, weights_of
@@ -20,13 +15,12 @@ from ..checkpoints.folding import fold_layer_scale
 from ..checkpoints.formats import FORMATS
 from ..checkpoints.names import Weights, from_mmpretrain, to_mmpretrain
 from ..checkpoints.reading import DIGEST, digest
-from ..checkpoints.recorded import architecture, classes_of, config_of, meta_of, recorded_classes, section
+from ..checkpoints.recorded import architecture, classes_of, config_of, meta_of, section
 from ..messages import some
 from ..models import DeiT, DeiTIII
-from .fuse_heads import fuse_heads as fuse
+from .convert_files import check_target, mmpretrain_file, safetensors, saved, timm_file, write_folder
+from .convert_students import converted, fused, read_student, without_model
 from .transformers_config import PROCESSOR, model_config, processor_config
-
-_FOLDER = {'config.json', 'model.safetensors', PROCESSOR}
 
 
 @dataclass
@@ -61,7 +55,8 @@ def convert(
 
     Args:
         source (str): A DeiT checkpoint of any library: a file, an address, or
-            a folder of transformers.
+            a folder of transformers. Or of a student of another family; see
+            :func:`read_student`.
         target (str): What to write: a file, for transformers a folder. A file
             for timm whose name ends with ``.safetensors`` is one.
         to (str): ``'facebook'``, ``'timm'``, ``'transformers'`` or
@@ -80,32 +75,27 @@ def convert(
     Raises:
         FileExistsError: If ``target`` exists and is not to be replaced, or is
             a folder with other files in it.
-        ValueError: If the source is not a DeiT, or not one that the target library
+        ValueError: If the source is neither, or not one that the target library
             can hold.
     """
-    if to not in WRITERS:
+    if to not in FORMATS:
         raise ValueError(f'--to {to!r} is unknown: choose one of {FORMATS}')
     if target.endswith(os.sep) and to != 'transformers':
         raise ValueError(f'--to {to} writes a file, but {target} is a folder')
     target = osp.realpath(osp.expanduser(target))
-    _check_target(target, to, force)
+    check_target(target, to, force)
+    checkpoint = CheckpointLoader.load_checkpoint(source, 'cpu')
+    given = without_model(weights_of(checkpoint, source, ema))
     if fuse_heads:
-        write_whole(target, _fused(source, target, to, ema))
-        return
-    read = read_source(source, ema, num_heads)
-    if to in ('facebook', 'timm'):
-        for name in [n for n in read.weights if n.startswith('neck.') or 'mask_token' in n]:
-            del read.weights[name]  # of the pre-training alone
-    if to != 'mmpretrain':
-        _check_heads(read.weights, read.config, to)
-    weights = fold_layer_scale(read.weights) if to == 'transformers' else read.weights
-    renamed = from_mmpretrain(weights, to)
-    renamed = {name: value.contiguous().clone() for name, value in renamed.items()}
-    content = WRITERS[to](read, renamed, target)
+        content = fused(checkpoint, given, source, to, target)
+    elif (student := read_student(checkpoint, given, source, to)) is not None:
+        content = converted(student, to, target)
+    else:
+        content = _converted(_read(checkpoint, given, source, num_heads), to, target)
     if isinstance(content, bytes):
         write_whole(target, content)
     else:
-        _write_folder(target, content)
+        write_folder(target, content)
 
 
 def read_source(source: str, ema: bool = False, num_heads: int | None = None) -> Source:
@@ -118,122 +108,45 @@ def read_source(source: str, ema: bool = False, num_heads: int | None = None) ->
         ValueError: If it is none, or not all of one.
     """
     checkpoint = CheckpointLoader.load_checkpoint(source, 'cpu')
-    given = weights_of(checkpoint, source, ema)
-    check_weights({k: v for k, v in given.items() if not k.startswith('data_preprocessor.')}, source)
+    return _read(checkpoint, weights_of(checkpoint, source, ema), source, num_heads)
+
+
+def _read(checkpoint: Mapping, given: Weights, source: str, num_heads: int | None) -> Source:
+    given = {k: v for k, v in given.items() if not k.startswith('data_preprocessor.')}
+    check_weights(given, source, {name for name in given if name.endswith('num_batches_tracked')})
     found, weights = to_mmpretrain(given)
     if found is None:
-        raise ValueError(f'{source} is of no DeiT that is known here: there is no place for {some(weights)}')
-    weights = {k: v for k, v in weights.items() if not k.startswith('data_preprocessor.')}
+        raise ValueError(
+            f'{source} is of no DeiT that is known here, of no LeViT or EfficientFormer, and does not record '
+            f'a model of timm, as the checkpoint of a training does: there is no place for {some(weights)}'
+        )
     _check_complete(weights, source)
     meta = meta_of(checkpoint)
     return Source(source, weights, config_of(meta), classes_of(meta, weights), num_heads)
 
 
-def _fused(source: str, target: str, to: str, ema: bool) -> bytes:
-    checkpoint = CheckpointLoader.load_checkpoint(source, 'cpu')
-    weights = weights_of(checkpoint, source, ema)
-    integers = {name for name in weights if name.endswith(('num_batches_tracked', 'bias_idxs'))}
-    check_weights(weights, source, integers)
-    weights = {name: value.contiguous().clone() for name, value in fuse(weights, source).items()}
-    of_mmpretrain = any(name.startswith('backbone.') for name in weights)
-    if to not in ('timm', 'mmpretrain') or to == 'timm' and of_mmpretrain:
-        raise ValueError(
-            f'--to {to} --fuse-heads: {source} is a student of {"mmpretrain" if of_mmpretrain else "timm"}, '
-            f'so --to {"mmpretrain" if of_mmpretrain else "timm, or mmpretrain"}'
-        )
+def _converted(read: Source, to: str, target: str) -> bytes | dict[str, bytes]:
+    """The bytes of a file, or of the files of a folder."""
+    if to in ('facebook', 'timm'):
+        for name in [n for n in read.weights if n.startswith('neck.') or 'mask_token' in n]:
+            del read.weights[name]  # of the pre-training alone
+    if to != 'mmpretrain':
+        _check_heads(read.weights, read.config, to)
+    weights = fold_layer_scale(read.weights) if to == 'transformers' else read.weights
+    renamed = from_mmpretrain(weights, to)
+    renamed = {name: value.contiguous().clone() for name, value in renamed.items()}
+    if to == 'facebook':
+        return saved({'model': renamed, DIGEST: digest(renamed)})
     if to == 'timm':
-        weights = {name.removeprefix('model.'): value for name, value in weights.items()}
-    meta = meta_of(checkpoint)
-    number = next(len(v) for name, v in weights.items() if re.search(r'head\.(l\.|linear\.)?bias$', name))
-    classes = recorded_classes(meta, number)
-    return WRITERS[to](Source(source, weights, config_of(meta), classes), weights, target)
-
-
-def _facebook(source: Source, weights: Weights, target: str) -> bytes:
-    return _saved({'model': weights, DIGEST: digest(weights)})
-
-
-def _timm(source: Source, weights: Weights, target: str) -> bytes:
-    return _safetensors(weights) if target.endswith('.safetensors') else _saved(weights)
-
-
-def _transformers(source: Source, weights: Weights, target: str) -> dict[str, bytes]:
-    config = model_config(source)
-    processor = processor_config(config, source)
+        return timm_file(renamed, target)
+    if to == 'mmpretrain':
+        return mmpretrain_file(renamed, read.classes)
+    config = model_config(read)
     return {
-        'model.safetensors': _safetensors(weights),
+        'model.safetensors': safetensors(renamed),
         'config.json': json.dumps(config, indent=2).encode(),
-        PROCESSOR: json.dumps(processor, indent=2).encode(),
+        PROCESSOR: json.dumps(processor_config(config, read), indent=2).encode(),
     }
-
-
-def _mmpretrain(source: Source, weights: Weights, target: str) -> bytes:
-    meta: dict = {DIGEST: digest(weights)}
-    if source.classes:
-        meta['dataset_meta'] = dict(classes=source.classes)
-    return _saved(dict(state_dict=weights, meta=meta))
-
-
-def _saved(content) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
-
-
-def _safetensors(weights: Weights) -> bytes:
-    return save(weights, {'format': 'pt', DIGEST: digest(weights)})
-
-
-# By FORMATS: the bytes of a file, or of the files of a folder.
-WRITERS = dict(facebook=_facebook, timm=_timm, transformers=_transformers, mmpretrain=_mmpretrain)
-
-
-def _check_target(target: str, to: str, force: bool):
-    if not osp.lexists(target):
-        return
-    if not force:
-        raise FileExistsError(f'{target} is there already: choose another name, or replace it with --force')
-    if osp.isdir(target) != (to == 'transformers'):
-        raise FileExistsError(
-            f'{target} is {"a" if osp.isdir(target) else "no"} folder, and '
-            f'--to {to} writes a '
-            f'{"folder" if to == "transformers" else "file"}: choose another '
-            'name'
-        )
-    if osp.isdir(target):
-        _check_folder(target)
-
-
-def _write_folder(target: str, files: dict[str, bytes]):
-    """A kill may leave a folder ``.tmp`` beside the target, or ``.old``, which is what was to be replaced."""
-    parent, name = osp.split(osp.abspath(target))
-    os.makedirs(parent, exist_ok=True)
-    with tempfile.TemporaryDirectory('.tmp', name, parent) as scratch:
-        new, old = osp.join(scratch, 'new'), f'{target}.{uuid.uuid4().hex}.old'
-        for file, content in files.items():
-            write_whole(osp.join(new, file), content)
-        if osp.isdir(target):  # os.replace takes no folder with files
-            os.rename(target, old)
-        try:
-            if osp.isdir(old):  # nobody writes into it any more
-                _check_folder(old)
-            os.replace(new, target)
-        except BaseException:
-            if osp.isdir(old):
-                os.rename(old, target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _check_folder(folder: str):
-    """Whether it holds no more than what is replaced."""
-    other = [
-        e.name for e in os.scandir(folder) if e.name not in _FOLDER or not e.is_file(follow_symlinks=False)
-    ]
-    if other:
-        raise FileExistsError(
-            f'{folder} is not replaced, for it holds other files too: {some(sorted(other))}'
-        )
 
 
 def _check_complete(weights: dict, source: str):

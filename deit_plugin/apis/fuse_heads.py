@@ -8,7 +8,9 @@ from ..checkpoints.names import Weights
 
 _DIST = re.compile(r'(.*\.|^)(head_dist|dist_head)\.(?:linear\.|l\.)?weight$')
 _LAYERS = ('', 'linear.', 'l.')  # of mmpretrain and timm, RepViT's the last
-_EPS = 1e-5  # of BatchNorm1d before the classifiers of LeViT and RepViT
+# Of BatchNorm1d before the classifiers of LeViT and RepViT: torch's own, which no argument of mmpretrain's
+# or timm's models changes.
+_EPS = 1e-5
 
 
 def fuse_heads(weights: Weights, source: str) -> Weights:

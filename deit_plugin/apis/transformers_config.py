@@ -121,7 +121,21 @@ def processor_config(config: dict, source) -> dict:
     path = osp.join(path if osp.isdir(path) else osp.dirname(path), PROCESSOR)
     if config_beside(source.name) and osp.isfile(path):
         return read_json(path)
-    own = section(source.config, 'model', 'data_preprocessor') or section(source.config, 'data_preprocessor')
+    return dict(
+        image_processor_type='DeiTImageProcessor',
+        **_geometry(config['image_size'], source),
+        resample=3,  # bicubic
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        **normalisation(source.config),
+    )
+
+
+def normalisation(recorded: dict) -> dict:
+    """``image_mean`` and ``image_std``, of pixels in [0, 1], as the run that is recorded had them, or else
+    ImageNet's."""
+    own = section(recorded, 'model', 'data_preprocessor') or section(recorded, 'data_preprocessor')
 
     def levels(name, default):
         values = own.get(name)
@@ -130,14 +144,7 @@ def processor_config(config: dict, source) -> dict:
         return list(default)
 
     return dict(
-        image_processor_type='DeiTImageProcessor',
-        **_geometry(config['image_size'], source),
-        resample=3,  # bicubic
-        do_rescale=True,
-        rescale_factor=1 / 255,
-        do_normalize=True,
-        image_mean=levels('mean', IMAGENET_DEFAULT_MEAN),
-        image_std=levels('std', IMAGENET_DEFAULT_STD),
+        image_mean=levels('mean', IMAGENET_DEFAULT_MEAN), image_std=levels('std', IMAGENET_DEFAULT_STD)
     )
 
 

@@ -1,4 +1,4 @@
-"""Write a DeiT checkpoint as another library loads it."""
+"""Write a checkpoint of a DeiT, or of another student, as another library loads it."""
 
 from ..checkpoints.formats import FORMATS
 
@@ -9,7 +9,7 @@ def add_arguments(parser):
         'source',
         metavar='SRC',
         help='a checkpoint of facebookresearch/deit, timm, transformers, mmpretrain or deit_plugin: file, '
-        'folder or address',
+        'folder or address; of a student of timm that of its training',
     )
     parser.add_argument('target', metavar='DST', help='a file; for transformers a folder')
     parser.add_argument('--to', required=True, choices=FORMATS, help='the library')
@@ -20,7 +20,7 @@ def add_arguments(parser):
     parser.add_argument(
         '--fuse-heads',
         action='store_true',
-        help='of a student of another family, such as LeViT: one head that gives the mean of both',
+        help='of a student that is no DeiT, such as LeViT: one head that gives the mean of both',
     )
     parser.add_argument('--force', action='store_true', help='replace what is there')
 
