@@ -8,6 +8,7 @@ import inspect
 import pytest
 import torch
 from mmcv.cnn.bricks import drop
+from mmcv.cnn.bricks.transformer import FFN, PatchEmbed
 from mmengine.dataset import InfiniteSampler
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook, Hook
@@ -114,7 +115,12 @@ ATTRIBUTES = [
     ),
     (
         VisionTransformer,
-        ['_register_load_state_dict_pre_hook(self._prepare_pos_embed)', 'self.patch_resolution'],
+        [
+            '_register_load_state_dict_pre_hook(self._prepare_pos_embed)',
+            'self.patch_resolution',
+            'num_patches + self.num_extra_tokens',
+            '_layer_cfg.update(layer_cfgs[i])',
+        ],
     ),
     (ImageClassifier, ["hasattr(self.backbone, '_checkpoint_filter')"]),
     (ModelHub, ['_models_dict']),
@@ -128,6 +134,8 @@ ATTRIBUTES = [
         ],
     ),
     (drop.DropPath, ['drop_prob']),
+    (PatchEmbed, ['self.adaptive_padding', 'self.projection']),
+    (FFN, ['self.gamma2(out)']),
     (BaseDataPreprocessor, ['_device']),
     (RepeatAugSampler, ['num_repeats']),
 ]

@@ -1,9 +1,11 @@
 """Parameters and FLOPs of the published variants, as mmengine counts them.
 
     python tests/benchmarks/complexity.py
+    python tests/benchmarks/complexity.py --deit3
     python tests/benchmarks/complexity.py --students
 
-Published are those of mmpretrain's `configs/deit/metafile.yml`, or of the students' own READMEs. mmengine
+Published are those of mmpretrain's `configs/deit/metafile.yml` and `configs/deit3/metafile.yml` (of the
+backbone at the size of evaluation, whatever a config trains at), or of the students' own READMEs. mmengine
 counts a multiplication and an addition as one, and does not see PyTorch's
 fused attention, so the plain one is counted.
 """
@@ -14,10 +16,10 @@ import os.path as osp
 
 import timm
 from mmengine.analysis import get_model_complexity_info
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import MODELS
 
-import deit_plugin  # noqa: F401
+from deit_plugin.models import DeiTIII
 
 CONFIGS = osp.join(osp.dirname(osp.abspath(__file__)), '..', '..', 'configs')
 PUBLISHED = dict(  # parameters, FLOPs
@@ -32,6 +34,16 @@ PUBLISHED = dict(  # parameters, FLOPs
 )
 
 
+DEIT3 = {  # size, image
+    ('small', 224): (22059496, 4607954304),
+    ('small', 384): (22205416, 15517663104),
+    ('medium', 224): (38849512, 8003064320),
+    ('base', 224): (86585320, 17581972224),
+    ('base', 384): (86877160, 55538974464),
+    ('large', 224): (304374760, 61603111936),
+    ('large', 384): (304763880, 191210034176),
+    ('huge', 224): (632126440, 167400741120),
+}
 # The READMEs of the originals; RepViT's without the distillation head, and its norms folded.
 STUDENTS = dict(
     levit_128s=(7.8e6, 305e6),
@@ -62,9 +74,19 @@ STUDENTS = dict(
 
 
 def count(name: str) -> tuple:
-    """Parameters and FLOPs of one image, without a teacher."""
+    """Parameters and FLOPs of one image of a config's model, without a teacher."""
     cfg = Config.fromfile(osp.join(CONFIGS, f'{name}.py'))
-    model, side = cfg.model, cfg.test_pipeline[-2].crop_size
+    return _count(cfg.model, cfg.test_pipeline[-2].crop_size)
+
+
+def count_deit3(size: str, side: int) -> tuple:
+    """Parameters and FLOPs of one image."""
+    backbone = dict(type='DeiTIII', arch=size, img_size=side)
+    head = dict(type='DeiTHead', num_classes=1000, in_channels=DeiTIII.arch_zoo[size]['embed_dims'])
+    return _count(ConfigDict(type='ImageClassifier', backbone=backbone, head=head), side)
+
+
+def _count(model: ConfigDict, side: int) -> tuple:
     if 'backbone' in model:
         model.backbone.fused_attn = False
     elif model.pop('teacher', None):
@@ -82,11 +104,17 @@ def count(name: str) -> tuple:
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument('--students', action='store_true')
-    students = parser.parse_args().students
+    others = parser.add_mutually_exclusive_group()
+    others.add_argument('--students', action='store_true')
+    others.add_argument('--deit3', action='store_true')
+    args = parser.parse_args()
     print('| config | parameters | published | FLOPs | published |\n|---|---|---|---|---|')
-    for name, published in (STUDENTS if students else PUBLISHED).items():
-        own = count(f'students/{name}' if students else name)
+    rows = STUDENTS if args.students else DEIT3 if args.deit3 else PUBLISHED
+    for name, published in rows.items():
+        if args.deit3:
+            own, name = count_deit3(*name), 'DeiT III {} {}'.format(*name)
+        else:
+            own = count(f'students/{name}' if args.students else name)
         (own_params, own_flops), (params, flops) = own, published or (math.nan, math.nan)
         print(
             f'| {name} | {own_params / 1e6:.2f}M | {params / 1e6:.2f}M | '

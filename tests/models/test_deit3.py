@@ -5,7 +5,7 @@ import copy
 import pytest
 import timm
 import torch
-from conftest import ARCH, build
+from conftest import ARCH, ROOT, build
 from mmpretrain.models.backbones.deit3 import DeiT3
 from mmpretrain.models.utils.attention import MultiheadAttention
 from mmpretrain.registry import MODELS
@@ -57,6 +57,17 @@ def test_the_sizes_are_timms(name):
     assert [v.numel() for v in given.values()] == [v.numel() for v in model.state_dict().values()]
     assert model.patch_size == theirs.patch_embed.patch_size
     assert model.layers[0].attn.num_heads == theirs.blocks[0].attn.num_heads
+
+
+def test_published_parameters(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'tests' / 'benchmarks')
+    from complexity import DEIT3
+
+    for (size, side), (params, _) in DEIT3.items():
+        with torch.device('meta'):
+            backbone = build(dict(type='DeiTIII', arch=size, img_size=side))
+        own = sum(p.numel() for p in backbone.parameters()) + 1000 * (backbone.embed_dims + 1)
+        assert own == params, (size, side)
 
 
 def test_gradients_equal_timm():
