@@ -66,7 +66,7 @@ def convert(
             have it where the weights are.) Defaults to False.
         num_heads (int, optional): Attention heads, which transformers'
             ``config.json`` needs where neither the checkpoint nor the width
-            (192, 384, 768) tells.
+            (192, 384, 768; of a DeiT III also 512, 1024, 1280) tells.
         force (bool): Whether to replace what is there. Defaults to False.
         fuse_heads (bool): Of a student that is no DeiT, write one head that
             gives the mean of both: see :func:`fuse_heads`. ``to`` is then

@@ -1,6 +1,7 @@
 """DeiT III beside timm, which has the published models."""
 
 import copy
+import re
 
 import pytest
 import timm
@@ -68,6 +69,24 @@ def test_published_parameters(monkeypatch):
             backbone = build(dict(type='DeiTIII', arch=size, img_size=side))
         own = sum(p.numel() for p in backbone.parameters()) + 1000 * (backbone.embed_dims + 1)
         assert own == params, (size, side)
+
+
+def test_the_documentation_is_right():
+    """Its table of sizes, and its example."""
+    text = (ROOT / 'docs' / 'deit3.md').read_text()
+    rows = re.findall(r'\| `(\w+)`.*? \| (\d+), (\d+), (\d+) \| ([\d.]+)M', text)
+    assert [row[0] for row in rows] == sorted(DeiTIII.arch_zoo, key=[row[0] for row in rows].index)
+    (example,) = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+    values = {}
+    exec(example, values)
+    with torch.device('meta'):
+        assert build(values['model']).backbone.layers[-1].ffn.dropout_layer.drop_prob == 0.05
+        for arch, width, layers, heads, params in rows:
+            model = build(dict(type='DeiTIII', arch=arch))
+            own = sum(p.numel() for p in model.parameters()) + 1000 * (model.embed_dims + 1)
+            assert f'{own / 1e6:.2f}' == params
+            assert (int(width), int(layers)) == (model.embed_dims, model.num_layers)
+            assert int(heads) == model.layers[0].attn.num_heads
 
 
 def test_gradients_equal_timm():
