@@ -75,7 +75,7 @@ def test_the_documentation_is_right():
     """Its table of sizes, and its example."""
     text = (ROOT / 'docs' / 'deit3.md').read_text()
     rows = re.findall(r'\| `(\w+)`.*? \| (\d+), (\d+), (\d+) \| ([\d.]+)M', text)
-    assert [row[0] for row in rows] == sorted(DeiTIII.arch_zoo, key=[row[0] for row in rows].index)
+    assert {row[0] for row in rows} == DeiTIII.arch_zoo.keys()
     (example,) = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
     values = {}
     exec(example, values)
