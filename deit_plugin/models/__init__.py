@@ -9,6 +9,7 @@ from .ensemble import EnsembleClassifier
 from .filled_head import DeiTHead
 from .foreign_names import accept_foreign_names
 from .head import DeiTDualHead
+from .initializers import NamedTruncNormal
 from .levit import TrainableLeViT, TrainableLeViTClsHead
 from .loss import DistillationLoss
 from .masked import MaskedDeiT
@@ -31,6 +32,7 @@ __all__ = [
     'DistilledTimmClassifier',
     'EnsembleClassifier',
     'MaskedDeiT',
+    'NamedTruncNormal',
     'TaughtClassifier',
     'TrainableLeViT',
     'TrainableLeViTClsHead',

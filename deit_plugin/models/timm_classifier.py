@@ -36,9 +36,9 @@ class DistilledTimmClassifier(TaughtClassifier, TimmClassifier):
             mmpretrain. Defaults to the former.
         prediction (str): What evaluation reads; see :class:`DeiTDualHead`. Defaults to ``'mean'``, as timm
             does.
-        **kwargs: ``train_cfg``, ``data_preprocessor``, ``with_cp`` and ``init_cfg`` of mmpretrain's
-            ``TimmClassifier``, and arguments of timm's ``create_model``: ``num_classes``, ``pretrained``,
-            ``checkpoint_path``, ``img_size``, ``drop_path_rate`` and so on.
+        **kwargs: ``train_cfg``, ``data_preprocessor``, ``with_cp`` and ``init_cfg`` (which pretrained weights
+            ignore) of mmpretrain's ``TimmClassifier``, and arguments of timm's ``create_model``:
+            ``num_classes``, ``pretrained``, ``checkpoint_path``, ``img_size``, ``drop_path_rate`` and so on.
 
     Raises:
         ValueError: If the model has no distillation head and the loss needs one, or ``prediction``.
@@ -53,6 +53,8 @@ class DistilledTimmClassifier(TaughtClassifier, TimmClassifier):
         prediction: str = 'mean',
         **kwargs,
     ):
+        if kwargs.get('pretrained') or kwargs.get('checkpoint_path'):
+            kwargs.pop('init_cfg', None)  # it would draw over them
         super().__init__(model_name, loss=loss, **kwargs)
         self.set_teacher(teacher, teacher_labels, 'model.loss')
         check_prediction(prediction)
