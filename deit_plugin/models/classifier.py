@@ -1,7 +1,7 @@
 """The classifier with a teacher."""
 
 import torch
-from mmpretrain.models import ImageClassifier
+from mmpretrain.models import EfficientFormerClsHead, ImageClassifier, LeViTClsHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
@@ -128,10 +128,12 @@ class DistilledClassifier(TaughtClassifier, ImageClassifier):
         if loss is None:
             return
         if pair is None and loss.uses_dist_head:
+            single = isinstance(self.head, (LeViTClsHead, EfficientFormerClsHead))
+            mend = 'leave `model.head.distillation=False` out' if single else f'use {_DISTILLED}'
             raise ValueError(
                 "DistillationLoss(distill_on='dist') needs a distillation head, but the head is "
-                f"{type(self.head).__name__}: use {_DISTILLED}, or distill_on='cls'. Another head with two "
-                'classifiers is made known by `deit_plugin.models.classifiers.register`'
+                f"{type(self.head).__name__} with one classifier: {mend}, or distill_on='cls'. Another head "
+                'with two classifiers is made known by `deit_plugin.models.classifiers.register`'
             )
         if pair is not None:
             leave_out(pair.dist, loss)

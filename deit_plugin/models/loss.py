@@ -128,7 +128,8 @@ class DistillationLoss(nn.Module):
             raise ValueError(
                 f'DistillationLoss(mode={self.mode!r}) needs a teacher, but there is none: set '
                 "`model.type='DistilledClassifier'` and `model.teacher`, or "
-                "`model.head.loss.mode='none'` to train without"
+                "`model.head.loss.mode='none'` to train without (of a DistilledTimmClassifier "
+                "`model.loss.mode='none'`)"
             )
         if not isinstance(teacher, torch.Tensor) or teacher.ndim != 2:
             return teacher

@@ -2,8 +2,8 @@
 
 import torch
 import torch.nn as nn
-from timm.models import get_pretrained_cfg, is_model
 
+from .image_size import image_size_of_config
 from .loss import DistillationLoss
 from .teacher import Teacher
 from .teacher_labels import TeacherLabels
@@ -100,18 +100,14 @@ class TaughtClassifier(nn.Module):
 
 
 def _check_size(teacher: dict, given: tuple[int, ...]):
-    """Compare the images (height, width) with what a timm model is built for, if that is one size."""
-    name = str(teacher.get('model_name'))
-    if not is_model(name) or teacher.get('dynamic_img_size'):
+    """Compare the images (height, width) with what a teacher is built for, if that is one size."""
+    option, size = image_size_of_config(teacher) or ('', given)
+    if size == given:
         return
-    known = get_pretrained_cfg(name)
-    if known is None or not known.fixed_input_size:
-        return
-    size = teacher.get('img_size') or known.input_size[1:]
-    size = (size, size) if isinstance(size, int) else tuple(size)
-    if size != given:
-        raise ValueError(
-            f'The images are {given} (height, width), and the teacher {name} takes {size}: set '
-            f'`model.teacher.img_size={given[0] if given[0] == given[1] else given}`, with weights of that '
-            'size, or crop the images to that of the teacher'
-        )
+    side = given[0] if given[0] == given[1] else given
+    setting = f'set `model.teacher.{option}={side}`, with weights of that size, or ' if option else ''
+    raise ValueError(
+        f'The images are {given} (height, width), and the teacher '
+        f'{teacher.get("model_name") or teacher["type"]} takes {size}: {setting}crop the images to that of '
+        'the teacher'
+    )

@@ -56,13 +56,18 @@ class DistilledTimmClassifier(TaughtClassifier, TimmClassifier):
         if kwargs.get('pretrained') or kwargs.get('checkpoint_path'):
             kwargs.pop('init_cfg', None)  # it would draw over them
         super().__init__(model_name, loss=loss, **kwargs)
+        if not self.num_classes:
+            raise ValueError(
+                f'{model_name} gives features, no logits: leave `features_only` out and set `num_classes` to '
+                'that of the data'
+            )
         self.set_teacher(teacher, teacher_labels, 'model.loss')
         check_prediction(prediction)
         self.prediction = prediction
         self._switch = _switch_of(self.model)
         keep_weights(self)
         if self._switch is None:
-            self._check_single(model_name)
+            self._check_single(model_name, kwargs)
             return
         self.model.set_distilled_training(True)
         if self.distillation is not None:
@@ -88,17 +93,20 @@ class DistilledTimmClassifier(TaughtClassifier, TimmClassifier):
             if prefix + name in state_dict and f'{prefix}model.{name}' not in state_dict:
                 state_dict[f'{prefix}model.{name}'] = state_dict.pop(prefix + name)
 
-    def _check_single(self, name: str):
+    def _check_single(self, name: str, options: dict):
         needs = None
         if self.distillation is not None and self.distillation.uses_dist_head:
             needs = "DistillationLoss(distill_on='dist')"
         elif self.prediction != 'mean':
             needs = f'prediction={self.prediction!r}'
         if needs:
+            given = [f'{k}={options[k]!r}' for k in ('distillation', 'distilled') if k in options]
             raise ValueError(
-                f'{needs} needs a distillation head, and {name} of timm has none: choose a model with one, '
-                'such as levit_128s, repvit_m0_9, or deit_tiny_distilled_patch16_224 (some '
-                "need `model.distillation=True`), or set `model.loss.distill_on='cls'`"
+                f'{needs} needs a distillation head, and {name} of timm has none'
+                + (f' with {given[0]}' if given else '')
+                + ': choose a model with one, such as levit_128s, repvit_m0_9, or '
+                'deit_tiny_distilled_patch16_224 (some need `model.distillation=True`), or set '
+                "`model.loss.distill_on='cls'`"
             )
 
     @property

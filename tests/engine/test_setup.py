@@ -1,10 +1,12 @@
 """A training whose parts do not fit, or that would learn nothing, does not start."""
 
+import copy
 import re
 
 import pytest
 import torch
 from conftest import build, distilled, make_runner, teacher_cfg
+from students import EFFICIENTFORMER, LEVIT, TIMM_LEVIT
 from trainings import PIPELINE, training, unique_name
 
 pytestmark = pytest.mark.usefixtures('quick')
@@ -150,6 +152,20 @@ def test_the_size_of_an_image(tmp_path):
     model['backbone']['img_size'] = 48
     message = r'an image is \(32, 32\) .*are of \(48, 48\): set `model.backbone.img_size` and the crop'
     refused(tmp_path, message, model)
+
+
+@pytest.mark.parametrize(
+    'model, message',
+    [
+        (TIMM_LEVIT, r'the model takes \(64, 64\): set `model.img_size` and the crop'),
+        (LEVIT, r'the model takes \(64, 64\): set `model.backbone.img_size` and the crop'),
+        (EFFICIENTFORMER, r'the model takes \(224, 224\): set the crop'),
+    ],
+)
+def test_the_size_of_an_image_of_other_students(model, message, tmp_path):
+    model = copy.deepcopy(model)
+    model.get('head', model)['loss'] = dict(type='DistillationLoss', mode='none')
+    refused(tmp_path, r'an image is \(32, 32\) .*' + message, model)
 
 
 def test_an_accumulation_longer_than_an_epoch(tmp_path):

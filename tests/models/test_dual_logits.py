@@ -372,7 +372,8 @@ def test_a_head_with_one_classifier_is_refused(kind):
     cfg = dict(LEVIT, type='DistilledClassifier', teacher=TEACHER)
     head = dict(type=kind, num_classes=K, in_channels=384, distillation=False)
     cfg['head'] = dict(head, loss=LOSS)
-    with pytest.raises(ValueError, match=f"the head is {kind}: use .*distill_on='cls'.*register"):
+    message = f"the head is {kind} with one.*leave `model.head.distillation=False` out.*distill_on='cls'"
+    with pytest.raises(ValueError, match=message):
         build(cfg)
     cfg.update(head=dict(head, loss=dict(LOSS, distill_on='cls')), prediction='dist')
     with pytest.raises(ValueError, match=f"prediction='dist' chooses.*{kind} has but one"):
@@ -381,10 +382,15 @@ def test_a_head_with_one_classifier_is_refused(kind):
     assert 'loss_distill' in step(build(cfg), make_batch(side=64))
 
 
-@pytest.mark.parametrize('name, options', [('resnet10t', {}), ('repvit_m0_9', dict(distillation=False))])
-def test_a_model_of_timm_with_one_head(name, options):
+@pytest.mark.parametrize(
+    'name, options, given',
+    [('resnet10t', {}, ''), ('repvit_m0_9', dict(distillation=False), ' with distillation=False')],
+)
+def test_a_model_of_timm_with_one_head(name, options, given):
     cfg = dict(type='DistilledTimmClassifier', model_name=name, num_classes=K, teacher=TEACHER, **options)
-    with pytest.raises(ValueError, match=f"distill_on='dist'. needs a distillation head, and {name} of timm"):
+    with pytest.raises(
+        ValueError, match=f"distill_on='dist'. needs a distillation head, and {name} of timm has none{given}:"
+    ):
         build(cfg)
     cfg['loss'] = dict(LOSS, distill_on='cls')
     with pytest.raises(ValueError, match=f"prediction='cls' needs a distillation head, and {name}"):
@@ -402,6 +408,28 @@ def test_a_teacher_of_another_size_is_refused():
     assert model.teacher.model is None
     model.teacher.cfg['img_size'] = 32
     assert 'loss_distill' in step(model, make_batch())
+
+
+@pytest.mark.parametrize(
+    'teacher, message',
+    [
+        (
+            LEVIT['backbone'] | dict(img_size=48),
+            r'teacher ImageClassifier takes \(48, 48\): set `model.teacher.b',
+        ),
+        (EFFICIENTFORMER['backbone'], r'teacher ImageClassifier takes \(224, 224\): crop the images'),
+    ],
+)
+def test_a_teacher_of_mmpretrain_of_another_size_is_refused(teacher, message):
+    teacher = dict(type='ImageClassifier', backbone=teacher, head=dict(type='LinearClsHead', num_classes=K))
+    with pytest.raises(ValueError, match=message):
+        step(build(classifier('deit', teacher=teacher)), make_batch())
+
+
+@pytest.mark.parametrize('change', [dict(num_classes=0), dict(features_only=True)])
+def test_a_model_of_timm_without_logits_is_refused(change):
+    with pytest.raises(ValueError, match='repvit_m0_9 gives features, no logits: leave `features_only` out'):
+        build({**timm_classifier('repvit'), **change})
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import build, shuffle_weights, teacher_cfg
 from mmpretrain.structures import DataSample
+from students import LEVIT
 
 from deit_plugin.models.ensemble import EnsembleClassifier
 from deit_plugin.models.teacher import Teacher
@@ -103,7 +104,12 @@ def test_members_of_other_classes(members):
     cfgs = [members[0], dict(teacher_cfg(7), type='TimmClassifier')]
     with pytest.raises(ValueError, match=r'regnety_002 \(members.0\) 5, regnety_002 \(members.1\) 7'):
         ensemble(cfgs)
-    del cfgs[1]['num_classes']  # 1000, which only the model knows
+    del cfgs[1]['num_classes']  # timm's own
+    with pytest.raises(ValueError, match=r'\(members.1\) 1000'):
+        ensemble(cfgs)
+    backbone = dict(LEVIT['backbone'], img_size=32)
+    head = dict(type='LeViTClsHead', in_channels=64)  # of 1000, which only the model knows
+    cfgs[1] = dict(LEVIT, type='ImageClassifier', backbone=backbone, head=head)
     model = ensemble(cfgs)
     assert isinstance(model, EnsembleClassifier)
     with pytest.raises(ValueError, match=r'\(members.1\) 1000'):

@@ -15,6 +15,7 @@ from ...datasets.seeded import collates_labels, fills_batches, named_virtual_pro
 from ...draws import draws_put_back
 from ...messages import some
 from ...models import DeiT, DeiTDataPreprocessor, TaughtClassifier
+from ...models.image_size import image_size_of_config
 from ..loops import TeacherLabelLoop
 from ..schedulers import DeiTLR
 from ..utils import names_weights, unwrap
@@ -115,13 +116,21 @@ def _of_image(runner, model) -> Iterator[str]:
             f'the backbone gives {width} channels, the head takes {expected}: set '
             f'`model.head.in_channels={width}`'
         )
-    dataset = runner.train_dataloader.dataset
-    if not isinstance(backbone, DeiT) or not len(dataset):
+    known = None if isinstance(backbone, DeiT) else image_size_of_config(runner.cfg.get('model') or {})
+    if not isinstance(backbone, DeiT) and known is None:
         return
-    with draws_put_back():
-        sample = dataset[0]
-    image = sample.get('inputs') if isinstance(sample, dict) else None
-    if not isinstance(image, torch.Tensor) or image.ndim != 3:
+    image = _first_image(runner.train_dataloader.dataset)
+    if image is None:
+        return
+    given = tuple(image.shape[1:])
+    if known is not None:
+        option, size = known
+        if size != given:
+            setting = f'set `model.{option}` and' if option else 'set'
+            yield (
+                f'an image is {given} (height, width) after the pipeline, and the model takes {size}: '
+                f'{setting} the crop of `train_dataloader.dataset.pipeline` to the same size'
+            )
         return
     channels, size = backbone.patch_embed.projection.in_channels, tuple(backbone.img_size)
     if len(image) != channels:
@@ -129,12 +138,22 @@ def _of_image(runner, model) -> Iterator[str]:
             f'an image has {len(image)} channels, the backbone takes {channels}: set '
             f'`model.backbone.in_channels={len(image)}`, or load images with {channels}'
         )
-    if tuple(image.shape[1:]) != size:
+    if given != size:
         yield (
-            f'an image is {tuple(image.shape[1:])} (height, width) after the pipeline, the position '
+            f'an image is {given} (height, width) after the pipeline, the position '
             f'embeddings are of {size}: set `model.backbone.img_size` and the crop of '
             '`train_dataloader.dataset.pipeline` to the same size'
         )
+
+
+def _first_image(dataset) -> torch.Tensor | None:
+    """The first image (C, H, W) of a data set, if it gives such."""
+    if not len(dataset):
+        return None
+    with draws_put_back():
+        sample = dataset[0]
+    image = sample.get('inputs') if isinstance(sample, dict) else None
+    return image if isinstance(image, torch.Tensor) and image.ndim == 3 else None
 
 
 def _of_batch(runner, model) -> Iterator[str]:
