@@ -32,7 +32,7 @@ class CosubClassifier(ImageClassifier):
         if not backbone.get('drop_path_rate'):
             raise ValueError(
                 'CosubClassifier makes its two submodels by drop path, but `model.backbone` has '
-                f'drop_path_rate={backbone.get("drop_path_rate", 0)}: set one above 0, or take ImageClassifier'
+                f'drop_path_rate={backbone.get("drop_path_rate", 0)}: set one above 0'
             )
         super().__init__(backbone, **kwargs)
 

@@ -8,16 +8,18 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from ..draws import parts
+from .batch_operations import BatchOperations
 from .erasing import BatchErasing
 from .mixing import SentIndices
 from .pieces import images_of
 from .rand_augment import RandAugment
+from .three_augment import ThreeAugment
 
 
 @MODELS.register_module()
 class DeiTDataPreprocessor(ClsDataPreprocessor):
-    """mmpretrain's ``ClsDataPreprocessor`` with what the recipe does to a batch: RandAugment before
-    normalisation, random erasing after it and before mixup and cutmix, all on the device of the images.
+    """mmpretrain's ``ClsDataPreprocessor`` with what the recipe does to a batch: RandAugment or 3-Augment
+    before normalisation, random erasing after it and before mixup and cutmix, all on the device of the images.
 
     Erasing fills a box with values from N(0, 1), each pixel and channel its own. mmpretrain's transform
     erases before normalisation, so its values are clipped to the range of a pixel.
@@ -25,6 +27,8 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
     Args:
         rand_augment (dict, optional): The arguments of :class:`RandAugment`; an empty dict is the
             recipe's. The images must be uint8 and of one size. Defaults to None: no RandAugment.
+        three_augment (dict, optional): The arguments of :class:`ThreeAugment` in its place; an empty dict is
+            DeiT III's. Defaults to None: no 3-Augment.
         erasing (float): The probability that a box of an image is erased, in [0, 1]. Its area is 0.02
             to 1/3 of the image, the logarithm of its aspect ratio uniform in +-log(0.3).
             Defaults to 0.
@@ -34,13 +38,14 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
         **kwargs: As for ``ClsDataPreprocessor``.
 
     Raises:
-        ValueError: If the probability is not in [0, 1], or if images are of a floating-point type and
+        ValueError: If the probability is not in [0, 1], both augmentations are set, or if images are of a floating-point type and
             ``normalized_input`` is False.
     """
 
     def __init__(
         self,
         rand_augment: dict | None = None,
+        three_augment: dict | None = None,
         erasing: float = 0.0,
         normalized_input: bool = False,
         **kwargs,
@@ -49,7 +54,16 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
         self._non_blocking = True  # of images in pinned memory
         if not 0 <= erasing <= 1:
             raise ValueError(f'erasing={erasing} is not in [0, 1]')
-        self._rand_augment = None if rand_augment is None else RandAugment(**rand_augment)
+        if rand_augment is not None and three_augment is not None:
+            raise ValueError(
+                f'rand_augment={rand_augment} and three_augment={three_augment} exclude each other: set one of '
+                'them to None'
+            )
+        self._operations: BatchOperations | None = None
+        if rand_augment is not None:
+            self._operations = RandAugment(**rand_augment)
+        elif three_augment is not None:
+            self._operations = ThreeAugment(**three_augment)
         self._erasing = BatchErasing(erasing)
         # It does all but the images.
         self._unnormalized = ClsDataPreprocessor(num_classes=self.num_classes) if normalized_input else None
@@ -83,7 +97,7 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
             self._unnormalized.batch_augments = self.batch_augments
             data = self._unnormalized(data, training)
         else:
-            if training and self._rand_augment is not None:
+            if training and self._operations is not None:
                 data = {**data, 'inputs': self._augment(data['inputs'])}
             data = super().forward(data, training)
         if training and self._mix is None:
@@ -111,8 +125,8 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
         if not isinstance(inputs, torch.Tensor):
             inputs = torch.stack(inputs)
         if not self.to_rgb:
-            return self._rand_augment(inputs)
-        return self._rand_augment(inputs.flip(1)).flip(1)  # it takes RGB
+            return self._operations(inputs)
+        return self._operations(inputs.flip(1)).flip(1)  # it takes RGB
 
     def _erase_and_mix(self, inputs: torch.Tensor, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         inputs = self._erase(inputs)

@@ -49,13 +49,20 @@ TABLES = {
 def look_up(names, levels, signs, size):
     """Whose values follow from a table, of the level or of the channel's values."""
     equalized, stretched = (names.count(name) for name in ('Equalize', 'AutoContrast'))
-    start, made = equalized + stretched, [torch.empty(0, 256, dtype=torch.uint8)]
+    start, made = equalized + stretched, []
     for name, table in TABLES.items():
         end = start + names.count(name)
-        made.append(table(levels[start:end], signs[start:end]).clamp(0, 255).byte())
+        made.append(table(levels[start:end], signs[start:end]))
         start = end
-    offsets = torch.arange(0, len(names) * 768, 256, dtype=torch.int32).view(-1, 3, 1)
-    return (torch.cat(made), offsets, VALUES), partial(_look_up, equalized, stretched)
+    return look_up_in(made, equalized, stretched)
+
+
+def look_up_in(tables, equalized=0, stretched=0):
+    """Look values up in tables, each (n, 256), after those images whose tables follow from them."""
+    made = torch.cat([torch.empty(0, 256, dtype=torch.uint8), *(t.clamp(0, 255).byte() for t in tables)])
+    images = equalized + stretched + len(made)
+    offsets = torch.arange(0, images * 768, 256, dtype=torch.int32).view(-1, 3, 1)
+    return (made, offsets, VALUES), partial(_look_up, equalized, stretched)
 
 
 def _look_up(equalized, stretched, images, fill, made, offsets, values):
@@ -101,8 +108,12 @@ def _factor(levels, signs):
 
 def blend(names, levels, signs, size):
     """Contrast, colour and sharpness."""
-    counts = (names.count(name) for name in KINDS[blend])
-    return (_factor(levels, signs).view(-1, 1, 1, 1),), partial(_blend, *counts)
+    return blend_by(_factor(levels, signs), *(names.count(name) for name in KINDS[blend]))
+
+
+def blend_by(factors, contrasts, colors, sharp=0):
+    """By factors (n, ), float32, of so many images each."""
+    return (factors.view(-1, 1, 1, 1),), partial(_blend, contrasts, colors, sharp)
 
 
 def _blend(contrasts, colors, sharp, images, fill, factor):

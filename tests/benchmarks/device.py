@@ -68,7 +68,7 @@ def main():
         model.data_preprocessor(dict(inputs=on_device, data_samples=samples), training=True)
 
     def rand_augment():
-        model.data_preprocessor._rand_augment(on_device)
+        model.data_preprocessor._operations(on_device)
 
     def timms():
         for image in pillow:

@@ -122,7 +122,7 @@ def count_parts(name, batch_size):
     images = torch.zeros(batch_size, 3, 224, 224, dtype=torch.uint8)
     batch = dict(inputs=images, labels=torch.arange(batch_size) % 1000)
     batch['inputs'], parts['RandAugment'] = counted(preprocessor._augment, images)
-    preprocessor._rand_augment = None
+    preprocessor._operations = None
     part = 'labels, normalising, erasing, mixing'
     data, parts[part] = counted(preprocessor, batch, training=True)
     part = 'student and teacher, losses'

@@ -26,7 +26,8 @@ from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
 
 from deit_plugin.models import data_preprocessor
-from deit_plugin.models.rand_augment import NAMES, Plan, RandAugment
+from deit_plugin.models.batch_operations import Plan
+from deit_plugin.models.rand_augment import NAMES, RandAugment
 
 IMAGES = 1500
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -125,11 +126,11 @@ def test_parts_and_arguments_are_timms(cfg):
     assert load.flip_prob == flip.p
 
     first = augment.ops[0]
-    assert ours._rand_augment.num_ops == augment.num_layers
-    assert ours._rand_augment.prob == first.prob
-    assert ours._rand_augment.magnitude == first.magnitude
-    assert ours._rand_augment.magnitude_std == first.magnitude_std
-    assert ours._rand_augment.fill == tuple(first.kwargs['fillcolor'])
+    assert ours._operations.num_ops == augment.num_layers
+    assert ours._operations.prob == first.prob
+    assert ours._operations.magnitude == first.magnitude
+    assert ours._operations.magnitude_std == first.magnitude_std
+    assert ours._operations.fill == tuple(first.kwargs['fillcolor'])
     assert first.kwargs['resample'] == Image.BICUBIC
     assert list(NAMES) == [op.name for op in augment.ops]
 

@@ -10,7 +10,8 @@ import timm.data.auto_augment as timm_auto
 import torch
 from PIL import Image
 
-from deit_plugin.models.rand_augment import NAMES, Plan, RandAugment
+from deit_plugin.models.batch_operations import Plan
+from deit_plugin.models.rand_augment import NAMES, RandAugment
 
 FILL = (124, 116, 104)
 LEVELS = 0, 0.37, 2.5, 5, 7.9, 8.6, 9, 9.123, 9.7, 9.99, 10

@@ -1,0 +1,10 @@
+# The same at 192 x 192.
+_base_ = ['three_augment_224.py']
+
+train_pipeline = _base_.train_pipeline
+train_pipeline[0].scale = 192
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = test_pipeline[2].crop_size = 192
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

@@ -1,0 +1,9 @@
+# ImageNet at 224 x 224 with 3-Augment and colour jitter, in place of RandAugment and erasing; evaluation at a
+# crop ratio of 1.0.
+_base_ = ['../../_base_/imagenet_224.py']
+
+data_preprocessor = dict(rand_augment=None, three_augment=dict(), erasing=0.0)
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].scale = 224
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

@@ -1,0 +1,9 @@
+# DeiT-III L at 192, 400 epochs.
+# No figure is published beside the code, on 32 GPUs x 64, float16:
+#   mim train mmpretrain configs/deit3/deit3_large_192_400e.py --launcher slurm --gpus 32 \
+#       --gpus-per-node 8 --partition PARTITION
+# On 1 GPU gradients are accumulated to the same batch of 2048:
+#   mim train mmpretrain configs/deit3/deit3_large_192_400e.py
+_base_ = ['deit3_large_192.py']
+
+train_cfg = dict(max_epochs=400)

@@ -1,0 +1,13 @@
+# DeiT-III M of ImageNet-21k, fine-tuned on ImageNet-1k at 224, 50 epochs.
+# Published top-1: 84.5 (facebookresearch/deit, README_revenge.md), on 16 GPUs x 128, float16:
+#   mim train mmpretrain configs/deit3/deit3_medium_21k.py --launcher slurm --gpus 16 \
+#       --gpus-per-node 8 --partition PARTITION
+# On 1 GPU gradients are accumulated to the same batch of 2048:
+#   mim train mmpretrain configs/deit3/deit3_medium_21k.py
+# The weights of 21k alone are not published: `load_from` is a file of yours.
+# Its command is not published: these are the values of deit3_small_21k.py.
+_base_ = ['_base_/model_from_21k.py', '_base_/simple_crop_224.py', '_base_/from_21k.py']
+
+model = dict(backbone=dict(arch='medium', drop_path_rate=0.05), head=dict(in_channels=512))
+train_dataloader = dict(batch_size=128, sampler=dict(processes=16, batch_size=128))
+load_from = 'data/deit3_medium_of_21k.pth'
