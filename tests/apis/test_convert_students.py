@@ -1,5 +1,6 @@
 """Students that are no DeiTs, out to timm and transformers, each by its own ordinary call."""
 
+import argparse
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import timm
 import torch
 import transformers
+from conftest import ROOT
 from mmpretrain.models import EfficientFormer, LeViT
 from mmpretrain.registry import MODELS
 from PIL import Image
@@ -28,7 +30,9 @@ from deit_plugin.apis.convert import convert
 from deit_plugin.apis.predict import Predictor
 from deit_plugin.checkpoints.student_names import levit_to_transformers, student_to_timm
 from deit_plugin.checkpoints.timm_model import efficientformer_model, levit_model
+from deit_plugin.commands import COMMANDS
 
+CALLED = ('LevitForImageClassificationWithTeacher', 'AutoModelForImageClassification', 'AutoImageProcessor')
 NARROW = dict(embed_dims=(8, 16, 24, 32), depths=(1, 1, 1, 2))
 PEERS = dict(
     levit=('levit_128s', LEVITS),
@@ -180,6 +184,24 @@ def test_a_deit_of_timm_is_a_deit(tmp_path):
     peer = timm.create_model(cfg['model_name'], num_classes=K, img_size=32, depth=1)
     peer.load_state_dict(torch.load(tmp_path / 'timm.pth'))
     torch.testing.assert_close(peer.eval()(images), model(images))
+
+
+def test_what_the_docs_call(tmp_path, monkeypatch):
+    text = (ROOT / 'docs/students.md').read_text().split('## After the training\n')[1]
+    commands = {command.__name__.rpartition('.')[2]: command for command in COMMANDS}
+    for line in text.split('```bash\n')[1].split('```')[0].splitlines():
+        tool, name, *arguments = line.split()
+        commands[name].add_arguments(parser := argparse.ArgumentParser())
+        assert tool == 'deit-plugin' and parser.parse_args(arguments)
+    monkeypatch.chdir(tmp_path)
+    full = dict(type='DistilledTimmClassifier', model_name='levit_128s', num_classes=1000)
+    save(tmp_path / 'levit.pth', full, 224)
+    save(tmp_path / 'repvit.pth', REPVIT, 32)
+    convert('levit.pth', 'levit.safetensors', 'timm')
+    convert('levit.pth', 'hub/levit', 'transformers')
+    convert('repvit.pth', 'hub/repvit', 'transformers')
+    names = {name: getattr(transformers, name) for name in CALLED}
+    exec(text.split('```python\n')[1].split('```')[0], dict(names, timm=timm))
 
 
 def cut(path, model):
