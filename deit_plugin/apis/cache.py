@@ -16,6 +16,7 @@ from mmpretrain.registry import DATASETS
 
 from ..checkpoints.atomic import PARTIAL, lock
 from ..datasets.cached import HEADER, INDEX, ROWS, check_shards
+from ..datasets.simple_crop import CROP_NAMES
 from ..messages import some
 from .cache_plan import CachePlan
 from .cache_shards import processes
@@ -177,7 +178,7 @@ def _remove_parts(folder: str):
 
 def _note_small(dataset: Config, side: int):
     steps = dataset.get('pipeline') or []
-    scales = [step.get('scale', 224) for step in steps if type_name(step) == 'LoadRandomResizedCrop']
+    scales = [step.get('scale', 224) for step in steps if type_name(step) in CROP_NAMES]
     largest = max((max(scale) if isinstance(scale, (list, tuple)) else scale for scale in scales), default=0)
     if largest > side:
         print(

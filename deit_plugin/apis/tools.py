@@ -12,6 +12,7 @@ from pathlib import Path
 import mmpretrain
 from mmengine.config import Config, DictAction
 
+from ..datasets.simple_crop import CROP_NAMES
 from .configs import is_for_own_images, read_data_config, type_name
 
 FOLDER = osp.join(osp.dirname(mmpretrain.__file__), '.mim', 'tools')
@@ -75,7 +76,7 @@ def _load_as_mmpretrain(cfg: Config):
     for phase in ('train', 'val', 'test'):
         dataset = (cfg.get(f'{phase}_dataloader') or {}).get('dataset') or {}
         for i, step in enumerate(dataset.get('pipeline') or []):
-            if type_name(dataset) != 'Digits' and type_name(step) in ('LoadRandomResizedCrop', 'LoadImage'):
+            if type_name(dataset) != 'Digits' and type_name(step) in (*CROP_NAMES, 'LoadImage'):
                 dataset['pipeline'][i] = dict(type='LoadImageFromFile', imdecode_backend='pillow')
 
 

@@ -5,6 +5,7 @@ from .image_folder import ImageFolder
 from .image_processor import DeiTImageProcessor
 from .imagenet import ImageNet1k
 from .samplers import RepeatedAugmentSampler
+from .simple_crop import LoadSimpleRandomCrop
 from .transforms import LoadImage, LoadRandomResizedCrop, ReverseChannels, TorchResizeEdge
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     'LoadCached',
     'LoadImage',
     'LoadRandomResizedCrop',
+    'LoadSimpleRandomCrop',
     'RepeatedAugmentSampler',
     'ReverseChannels',
     'TorchResizeEdge',

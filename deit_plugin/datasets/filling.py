@@ -9,20 +9,20 @@ from mmpretrain.datasets import PackInputs
 
 from .collate import empty_to_send
 from .pieces import Pieces
-from .transforms import LoadRandomResizedCrop
+from .simple_crop import RANDOM_CROPS
 
 
 class FillsBatches:
     """For a data set of mmengine that can write a whole batch into one array.
 
     A sample for each image, its dictionaries, and stacking them would take a worker more time. It can where
-    the pipeline ends with :class:`LoadRandomResizedCrop` and ``PackInputs`` and an image has one label.
+    the pipeline ends with one of ``RANDOM_CROPS`` and ``PackInputs`` and an image has one label.
     """
 
     def can_fill(self) -> bool:
         """Whether a batch can be filled."""
         *_, load, pack = (None, None, *self.pipeline.transforms)
-        if type(load) is not LoadRandomResizedCrop or type(pack) is not PackInputs or not len(self):
+        if type(load) not in RANDOM_CROPS or type(pack) is not PackInputs or not len(self):
             return False
         # What a subclass makes of a sample would be left out.
         own = [

@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmpretrain.registry import DATASETS
 
 from ..datasets.image_folder import ImageFolder
+from ..datasets.simple_crop import CROP_NAMES
 from ..messages import some
 from ..models import DeiTIII
 from ..models.recorded import set_num_classes
@@ -197,7 +198,7 @@ def _complete_sizes(cfg: Config):
     if cfg.model.type == 'DistilledTimmClassifier':
         cfg.model.update(size_of_timm(cfg.model.model_name, size))
     for step in cfg.train_dataloader.dataset.pipeline:
-        if step.type == 'LoadRandomResizedCrop':
+        if step.type in CROP_NAMES:
             step.scale = size
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         for step in loader.dataset.pipeline:

@@ -19,7 +19,8 @@ from .three_augment import ThreeAugment
 @MODELS.register_module()
 class DeiTDataPreprocessor(ClsDataPreprocessor):
     """mmpretrain's ``ClsDataPreprocessor`` with what the recipe does to a batch: RandAugment or 3-Augment
-    before normalisation, random erasing after it and before mixup and cutmix, all on the device of the images.
+    before normalisation, random erasing after it and before mixup and cutmix, all on the device of the
+    images.
 
     Erasing fills a box with values from N(0, 1), each pixel and channel its own. mmpretrain's transform
     erases before normalisation, so its values are clipped to the range of a pixel.
@@ -38,8 +39,8 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
         **kwargs: As for ``ClsDataPreprocessor``.
 
     Raises:
-        ValueError: If the probability is not in [0, 1], both augmentations are set, or if images are of a floating-point type and
-            ``normalized_input`` is False.
+        ValueError: If the probability is not in [0, 1], if both augmentations are set, or if images are of a
+            floating-point type and ``normalized_input`` is False.
     """
 
     def __init__(

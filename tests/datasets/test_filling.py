@@ -103,6 +103,14 @@ def test_a_filled_batch_is_that_of_the_samples(build, before, workers, folder, m
     same(epoch(dataset, workers=workers), expected)
 
 
+def test_a_batch_of_simple_crops_is_filled(folder, monkeypatch):
+    pipeline = [dict(type='LoadSimpleRandomCrop', scale=32), PACK]
+    expected = one_by_one(imagenet(folder, pipeline))
+    dataset = imagenet(folder, pipeline)
+    monkeypatch.setattr(BaseDataset, '__getitem__', no_samples)
+    same(epoch(dataset), expected)
+
+
 @pytest.mark.parametrize('build', [imagenet, image_folder])
 def test_another_image_stands_for_a_broken_one(build, folder, tmp_path):
     for label in 'ab':
