@@ -57,8 +57,8 @@ class DeiTDataPreprocessor(ClsDataPreprocessor):
             raise ValueError(f'erasing={erasing} is not in [0, 1]')
         if rand_augment is not None and three_augment is not None:
             raise ValueError(
-                f'rand_augment={rand_augment} and three_augment={three_augment} exclude each other: set one of '
-                'them to None'
+                f'rand_augment={rand_augment} and three_augment={three_augment} exclude each other: '
+                'set one of them to None'
             )
         self._operations: BatchOperations | None = None
         if rand_augment is not None:
