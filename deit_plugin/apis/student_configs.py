@@ -1,10 +1,12 @@
 """transformers' ``config.json`` and ``preprocessor_config.json`` of students that are no DeiTs."""
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import timm
+from mmengine.logging import print_log
 
 from ..checkpoints.names import Weights
 from ..checkpoints.recorded import section
@@ -41,6 +43,13 @@ def preparation_of(recorded: dict, model: TimmModel) -> Preparation:
     if type(crop) is int and type(resize.get('scale')) is int and resize['scale'] >= crop > 0:
         interpolation = resize.get('interpolation', 'bilinear')
         return Preparation(resize['scale'], crop, interpolation, *normalisation(recorded).values())
+    if pipeline:
+        print_log(
+            'The test pipeline of the training is no ResizeEdge and CenterCrop: what is written is the '
+            f'preparation of images that timm has for {model.name}',
+            logger='current',
+            level=logging.WARNING,
+        )
     crop = model.args.get('img_size') or own.input_size[-1]
     crop = crop if isinstance(crop, int) else crop[0]
     mean, std = normalisation(recorded).values() if recorded else (own.mean, own.std)

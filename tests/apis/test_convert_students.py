@@ -26,6 +26,7 @@ from students import (
 )
 
 from deit_plugin.__main__ import main
+from deit_plugin.apis import student_configs
 from deit_plugin.apis.convert import convert
 from deit_plugin.apis.predict import Predictor
 from deit_plugin.checkpoints.student_names import levit_to_transformers, student_to_timm
@@ -98,6 +99,22 @@ def test_transformers_prepares_images_as_evaluation_does(student, tmp_path):
     expected = Predictor(path, device='cpu').prepare([str(tmp_path / 'a.png')])
     assert given.shape == expected.shape
     assert (given - expected).abs().max() <= 2.5 / 60  # two levels of 255, by another rounding
+
+
+def test_another_preparation_is_not_written(tmp_path, monkeypatch):
+    save(tmp_path / 'a.pth', REPVIT, 32)
+    content = torch.load(tmp_path / 'a.pth')
+    content['meta']['cfg'] = content['meta']['cfg'].replace('ResizeEdge', 'Pad')
+    torch.save(content, tmp_path / 'a.pth')
+    said = []
+    monkeypatch.setattr(student_configs, 'print_log', lambda text, **_: said.append(text))
+    convert(str(tmp_path / 'a.pth'), str(tmp_path / 'hub'), 'transformers')
+    config = json.loads((tmp_path / 'hub' / 'config.json').read_text())
+    own = timm.get_pretrained_cfg('repvit_m0_9')
+    assert config['pretrained_cfg']['input_size'] == [3, 224, 224]
+    assert config['pretrained_cfg']['crop_pct'] == pytest.approx(own.crop_pct, abs=0.01)
+    (line,) = said
+    assert 'no ResizeEdge and CenterCrop' in line and 'repvit_m0_9' in line
 
 
 @torch.no_grad()
