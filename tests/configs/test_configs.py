@@ -21,13 +21,14 @@ from deit_plugin.models.rand_augment import RandAugment
 
 ALL = sorted(
     str(path.relative_to(CONFIGS).with_suffix(''))
-    for pattern in ('*.py', 'transfer/*.py', 'students/*.py')
+    for pattern in ('*.py', 'transfer/*.py', 'students/*.py', 'deit3/*.py')
     for path in CONFIGS.glob(pattern)
 )
 DIGITS = [n for n in ALL if 'digits' in n]
 TRANSFER = [n for n in ALL if n.startswith('transfer')]
 STUDENTS = [n for n in ALL if n.startswith('students') and n not in DIGITS]
-IMAGENET = [n for n in ALL if n not in DIGITS + TRANSFER + STUDENTS and 'simmim' not in n]
+DEIT3 = [n for n in ALL if n.startswith('deit3/')]
+IMAGENET = [n for n in ALL if n not in DIGITS + TRANSFER + STUDENTS + DEIT3 and 'simmim' not in n]
 NAMES = IMAGENET + TRANSFER
 
 # Top-1 of arXiv 2012.12877, table 7: base, base 384, distilled, distilled 384.
@@ -75,6 +76,7 @@ def side_of(cfg):
 def test_none_is_missing():
     assert len(DIGITS) == 3 + 1
     assert len(STUDENTS) == 5 + 4 + 8 + 10 + 7
+    assert len(DEIT3) == 15 + 8 + 1
     assert len(IMAGENET) == 6 + 2 + 1 + 3 + 1 + 6
     assert TRANSFER == sorted(f'transfer/{m}_{data}' for m in MODELS_7 for data in TABLE_7)
 
