@@ -9,6 +9,7 @@ from mmpretrain.registry import DATASETS
 from mmpretrain.structures import DataSample
 from peers import SMALL_DEIT3
 from test_trajectory import Record
+from test_virtual_processes import close, run_of
 from timm import create_model
 from timm.data.mixup import mixup_target
 from timm.loss import SoftTargetCrossEntropy
@@ -159,6 +160,22 @@ def test_loss_and_gradients_of_a_batch_equal_timm(name):
     for key, p in peer.named_parameters():
         assert p.grad.any(), key
         torch.testing.assert_close(gradients[key], p.grad, rtol=1e-9, atol=1e-14)
+
+
+def test_cosub_is_the_same_with_any_batch(tmp_path, quick):
+    """What each virtual process draws, of augmentation, mixing and both submodels, goes with it."""
+    cfg = small('deit3_small_cosub')
+    cfg.model.backbone.update(drop_path_rate=0.5, layer_scale_init_value=0.5)
+    cfg.model.train_cfg = config('deit3/deit3_small_cosub').model.train_cfg
+    cfg.model.data_preprocessor.update(
+        type='DeiTDataPreprocessor', num_classes=NUM_CLASSES, three_augment=dict()
+    )
+    model = cfg.model.to_dict()
+    whole = run_of(model, tmp_path / 'whole', batch_size=8)
+    close(whole, run_of(model, tmp_path / 'parts', batch_size=2))
+    assert whole['meta']['accumulated'] == 1
+    start = build(model).state_dict()['backbone.layers.0.attn.gamma1.weight']
+    assert not torch.equal(whole['state_dict']['backbone.layers.0.attn.gamma1.weight'], start)
 
 
 # LAMB

@@ -297,6 +297,24 @@ def small(name):
 
 
 @pytest.mark.parametrize('name', KINDS)
+def test_a_whole_classifier_starts_as_models_v2_draws_it(name):
+    cfg = small(name)
+    cfg.model.backbone.arch = 'tiny'
+    cfg.model.head.in_channels = 192
+    model = build(cfg.model)
+    model.init_weights()
+    head = model.head.layers.head
+    drawn = [layer.weight for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
+    assert drawn[-1] is head.weight and head.weight.shape == (1000, 192) and len(drawn) == 1 + 4 * 12
+    for weight in drawn:  # normal: some are beyond four deviations, none is cut off at two
+        assert weight.std().item() == pytest.approx(0.02, rel=0.02) and abs(weight.mean()) < 4e-4
+        assert 0.07 < weight.abs().max() < 0.15
+    assert not head.bias.any()
+    scales = [p for n, p in model.named_parameters() if 'gamma' in n]
+    assert len(scales) == 24 and all((p == 1e-4).all() for p in scales)
+
+
+@pytest.mark.parametrize('name', KINDS)
 def test_two_iterations(name, tmp_path, quick):
     cfg = small(name)
     train(cfg, tmp_path)
