@@ -1,5 +1,6 @@
 """Published and measured accuracy of the variants."""
 
+import fnmatch
 import json
 import logging
 import os.path as osp
@@ -41,8 +42,9 @@ def evaluate(
     """Evaluate variants, and print published and measured figures.
 
     Args:
-        names (Sequence[str]): Variants, or paths of configs; if empty, the model that ``weights`` records
-            if these are of one model, else all variants whose weights are published.
+        names (Sequence[str]): Variants, patterns of those whose weights are published (``'repvit_*'``), or
+            paths of configs; if empty, the model that ``weights`` records if these are of one model, else
+            ``'deit_*'``.
         data (str): A folder with one folder of images a class, or with such a
             folder ``val``. The names of the classes' folders are ImageNet's
             (``n01440764``), some of them or all, or there are as many as the
@@ -77,9 +79,7 @@ def evaluate(
     report = check_output(report, force, '--report') if report else None
     if weights and not osp.exists(weights):
         raise FileNotFoundError(f'--weights {weights!r} is not there')
-    names = list(names) or (
-        [weights] if weights and _is_of_one(weights) else variants(published_weights=True)
-    )
+    names = _names(names or [weights if weights and _is_of_one(weights) else 'deit_*'])
     _check_names(names, weights)
     images = list_images(data)
     broken = leave_out_broken(images, workers) if skip_broken else []
@@ -107,6 +107,12 @@ def evaluate(
 def _is_of_one(weights: str) -> bool:
     """Whether this is a file or the work folder of a training, and not a folder with many."""
     return osp.isfile(weights) or osp.isfile(osp.join(weights, 'last_checkpoint'))
+
+
+def _names(given: Sequence[str]) -> list[str]:
+    """The names, with those that patterns stand for."""
+    published = variants(published_weights=True)
+    return [name for each in given for name in (fnmatch.filter(published, each) or [each])]
 
 
 def _check_names(names: Sequence[str], weights: str | None):

@@ -9,8 +9,8 @@ def add_arguments(parser):
         'names',
         nargs='*',
         metavar='NAME',
-        help='variants, or paths of configs; without one the model of --weights FILE or work folder, as it '
-        'records itself, else all variants whose weights are published',
+        help="variants, patterns of those with published weights ('repvit_*'), or paths of configs; without "
+        "one the model of --weights FILE or work folder, as it records itself, else 'deit_*'",
     )
     parser.add_argument(
         '--data', required=True, help='a folder with `val/`, or with one folder of images for each class'
