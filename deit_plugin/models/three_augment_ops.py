@@ -61,7 +61,8 @@ def _blur(images, fill, weights, rows, columns):
     for dim, at in ((3, columns), (2, rows)):
         length = values.shape[dim]
         for _ in range(_PASSES):
-            a, b, c, d, e = (values.index_select(dim, at).narrow(dim, k, length) for k in range(5))
+            around = values.index_select(dim, at)
+            a, b, c, d, e = (around.narrow(dim, k, length) for k in range(5))
             total = (a + e).mul_(two).add_((b + d).mul_(one)).add_(c * own).add_(half)
             values = total.bitwise_right_shift_(24)
     return values.add_(128).byte()
