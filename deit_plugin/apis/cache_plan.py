@@ -6,6 +6,7 @@ import io
 import json
 import os
 import os.path as osp
+import shutil
 import time
 from collections.abc import Callable, Iterable
 
@@ -26,7 +27,6 @@ from ..datasets.cached import (
 )
 from ..datasets.jpeg import choose_decoder
 from ..messages import some
-from ..teacher_cache.disk import free_bytes
 from ..teacher_cache.fingerprint import fingerprint_difference
 from .cache_shards import ShardTask, read_sizes, scaled, write_shard
 
@@ -107,7 +107,7 @@ class CachePlan:
         self._refuse_all_broken()
         needed = sum(self.num_bytes(*self._span(i)) for i in self.missing())
         needed += 0 if stored else 8 * len(ROWS) * len(self.paths)
-        free = free_bytes(self.folder)
+        free = _free_bytes(self.folder)
         print(
             f'{len(self.paths):,} images with a short side of {self.side} pixels at most have '
             f'{size(self.num_bytes())} by their headers, in {self.shards} shards. To be written are '
@@ -252,3 +252,11 @@ def _tell(reasons: Iterable[str]):
 def size(number: float) -> str:
     """Bytes in words."""
     return f'{number / 1e9:,.1f} GB' if number >= 1e9 else f'{number / 1e6:,.1f} MB'
+
+
+def _free_bytes(folder: str) -> int:
+    """Free bytes on the disk where a folder is, or will be."""
+    folder = osp.abspath(folder)
+    while not osp.isdir(folder):
+        folder = osp.dirname(folder)
+    return shutil.disk_usage(folder).free
