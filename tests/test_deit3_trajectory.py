@@ -224,3 +224,18 @@ def test_lamb_of_timm_is_that_of_apex(foreach):
     for mine, theirs in zip(weights, copies):
         for expected, p in zip(mine, theirs):
             torch.testing.assert_close(p.detach(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_lamb_clips_what_loss_scaling_has_unscaled():
+    """In float16 too the norm of 1 is that of the gradients themselves."""
+    layers = [torch.nn.Linear(4, 3) for _ in 'ab']
+    layers[1].load_state_dict(layers[0].state_dict())
+    x, scaler = torch.randn(8, 4), torch.amp.GradScaler('cpu', init_scale=2.0**16)
+    optimizers = [Lamb(layer.parameters(), weight_decay=0.05) for layer in layers]
+    for factor in (1.0, 1e-3, 10.0):  # from one step to the next the norm's share counts
+        losses = [layer(x).square().sum() * factor for layer in layers]
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        losses[0].backward(), optimizers[0].step()
+        scaler.scale(losses[1]).backward(), scaler.step(optimizers[1]), scaler.update()
+    assert torch.equal(layers[0].weight, layers[1].weight)

@@ -1,17 +1,19 @@
-"""What happens to a batch before the model, beside timm on Pillow.
+"""What happens to a batch before the model, beside timm and torchvision on Pillow.
 
     python tests/benchmarks/device.py
     python tests/benchmarks/device.py --device cuda --batch-size 256
 
 RandAugment, normalisation, erasing and mixing of a batch of 224 x 224, the
-same images for both, which take turns; the figures are medians. The last
-column is the share in a step of DeiT-B distilled without a teacher, on the
-same device. timm's work is divided among the loader's processes, ours is on
-the device.
+same images for both, which take turns; the figures are medians. Then DeiT
+III's 3-Augment and colour jitter alone, beside torchvision's and Pillow's as
+its reference puts them together. The last column is the share in a step of
+DeiT-B distilled without a teacher, on the same device. The peers' work is
+divided among the loader's processes, ours is on the device.
 """
 
 import argparse
 import os.path as osp
+import random
 import statistics
 
 import numpy as np
@@ -20,11 +22,14 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from PIL import Image
+from PIL import Image, ImageFilter, ImageOps
 from sklearn.datasets import load_sample_images
 from step import CONFIGS, autocast, clock
 from timm.data.auto_augment import rand_augment_transform
 from timm.data.random_erasing import RandomErasing
+from torchvision import transforms
+
+from deit_plugin.models.three_augment import ThreeAugment
 
 
 def photos(number):
@@ -37,6 +42,16 @@ def photos(number):
         top, left = (random.randint(s - 224) for s in image.shape[:2])
         crops.append(image[top : top + 224, left : left + 224])
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).contiguous()
+
+
+def three_augment_of_torchvision():
+    """As facebookresearch/deit at ``7e160fe`` has it (augment.py)."""
+
+    def blur(image):
+        return image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
+
+    one = [transforms.Grayscale(3), transforms.Lambda(ImageOps.solarize), transforms.Lambda(blur)]
+    return transforms.Compose([transforms.RandomChoice(one), transforms.ColorJitter(0.3, 0.3, 0.3)])
 
 
 def main():
@@ -59,6 +74,7 @@ def main():
     augment = rand_augment_transform(
         'rand-m9-mstd0.5-inc1', dict(translate_const=100, img_mean=(124, 116, 104))
     )
+    three_augment, three_augment_on_pillow = ThreeAugment(), three_augment_of_torchvision()
     erase = RandomErasing(0.25, mode='pixel', max_count=1, device='cpu')
     mean, std = (
         torch.tensor(v).view(3, 1, 1) for v in (cfg.data_preprocessor.mean, cfg.data_preprocessor.std)
@@ -79,6 +95,10 @@ def main():
             array = torch.from_numpy(np.array(image)).permute(2, 0, 1)
             erase((array.float() - mean) / std)
 
+    def torchvisions():
+        for image in pillow:
+            three_augment_on_pillow(image)
+
     def step():
         few = torch.randn(args.step_batch_size, 3, 224, 224, device=args.device)
         target = torch.rand(len(few), 1000, device=args.device).softmax(1)
@@ -88,6 +108,7 @@ def main():
         model.zero_grad()
 
     functions = dict(timm=timms, ours=ours, rand_augment=rand_augment, step=step)
+    functions.update(torchvision=torchvisions, three_augment=lambda: three_augment(on_device))
     times = {name: [] for name in functions}
     for i in range(args.rounds + 1):
         for name, function in functions.items():
@@ -101,15 +122,17 @@ def main():
         f'{torch.get_num_threads()} threads, {args.precision}, batch '
         f'{args.batch_size}, median of {args.rounds} rounds\n'
     )
-    print('| | ms an image | beside timm | of a step of DeiT-B |\n|---|---|---|---|')
-    names = dict(
-        timm='timm on Pillow, without mixing',
-        ours='ours, all of it',
-        rand_augment='of which RandAugment',
+    print('| | ms an image | beside the peer | of a step of DeiT-B |\n|---|---|---|---|')
+    rows = (
+        ('timm', 'timm on Pillow, without mixing', 'timm'),
+        ('ours', 'ours, all of it', 'timm'),
+        ('rand_augment', 'of which RandAugment', 'timm'),
+        ('torchvision', '3-Augment of torchvision on Pillow', 'torchvision'),
+        ('three_augment', 'our 3-Augment', 'torchvision'),
     )
-    for name, words in names.items():
+    for name, words, peer in rows:
         share = 100 * ms[name] / (ms[name] + ms['step'])
-        print(f'| {words} | {ms[name]:.2f} | {ms[name] / ms["timm"]:.2f} | {share:.1f} % |')
+        print(f'| {words} | {ms[name]:.2f} | {ms[name] / ms[peer]:.2f} | {share:.1f} % |')
 
 
 if __name__ == '__main__':
