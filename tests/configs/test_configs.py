@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ARCH, CONFIGS, make_runner, teacher_cfg
-from mmengine.config import Config, utils
+from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope
@@ -41,14 +41,6 @@ TABLE_7 = dict(
     inat19=(77.7, 81.4, 78.4, 83.0),
 )
 MODELS_7 = 'deit_base', 'deit_base_384', 'deit_base_distilled', 'deit_base_distilled_384'
-
-
-@pytest.fixture(autouse=True, scope='module')
-def quick_to_read():
-    """For each `mmpretrain::` base, mmengine parses the metafiles of all models of mmpretrain."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(utils, '_get_cfg_metainfo', functools.cache(utils._get_cfg_metainfo))
-        yield
 
 
 read = functools.cache(conftest.config)
