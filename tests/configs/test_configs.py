@@ -68,7 +68,7 @@ def side_of(cfg):
 def test_none_is_missing():
     assert len(DIGITS) == 3 + 1
     assert len(STUDENTS) == 5 + 4 + 8 + 10 + 7
-    assert len(DEIT3) == 15 + 8 + 1
+    assert len(DEIT3) == 16 + 8 + 1
     assert len(IMAGENET) == 6 + 2 + 1 + 3 + 1 + 6
     assert TRANSFER == sorted(f'transfer/{m}_{data}' for m in MODELS_7 for data in TABLE_7)
 

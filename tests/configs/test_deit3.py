@@ -45,15 +45,19 @@ COMMANDS = dict(
     deit3_large_21k=(1982, 'large', 64, 4, 224, 0.4),
     deit3_huge_21k=(2015, 'huge', 64, 4, 224, 0.45),
 )
+# naver-ai/rope-vit at ``ce85c2e``, deit/README.md: ``--drop-path`` of 400 epochs at a decay of 0.03. All else
+# is that of 800 epochs.
+SHORTER = dict(deit3_small_400e=0.0, deit3_base_192_400e=0.1, deit3_large_192_400e=0.4)
 # What has no command, and whose is taken.
 LIKE = dict(
     deit3_medium='deit3_small',
+    deit3_medium_400e='deit3_small_400e',
+    deit3_huge_160_400e='deit3_huge_160',
     deit3_medium_21k='deit3_small_21k',
     deit3_small_21k_384='deit3_small_384',
     deit3_base_21k_384='deit3_base_384',
     deit3_large_21k_384='deit3_large_384',
     deit3_small_cosub='deit3_small',
-    **{f'{name}_400e': name for name in list(COMMANDS)[:4]},
 )
 # The options that the commands of a kind share: ``--lr``, of S another, ``--epochs``, ``--weight-decay``,
 # ``--opt``, ``--mixup``, ``--smoothing``, ``--repeated-aug``, ``--bce-loss``, ``--ThreeAugment``, ``--src``.
@@ -73,14 +77,15 @@ PUBLISHED = dict(
 )
 # Of the last epoch in its logs, lines 739, 1072 and 1405.
 LOGGED = dict(deit3_base_192=82.82, deit3_large_192=84.024, deit3_huge_160=83.484)
-OWN_MODELS = [*COMMANDS, 'deit3_medium', 'deit3_medium_21k', 'deit3_small_cosub']
+OWN_MODELS = [*COMMANDS, 'deit3_medium', 'deit3_medium_21k', 'deit3_small_cosub', 'deit3_base_192_400e']
 KINDS = ['deit3_small', 'deit3_small_384', 'deit3_small_21k', 'deit3_small_cosub']
 read = functools.cache(lambda name: conftest.config(f'deit3/{name}'))
 
 
 def recipe(name):
     """The config, and what the reference's command says."""
-    _, size, images, nodes, side, drop_path = COMMANDS[LIKE.get(name, name)]
+    other = LIKE.get(name, name)
+    _, size, images, nodes, side, drop_path = COMMANDS[other.removesuffix('_400e')]
     size = 'medium' if 'medium' in name else size
     of_21k = '21k' in name and '384' not in name
     kind = FROM_21K if of_21k else FINE_TUNING if nodes * images * 8 == 512 else PRETRAINING
@@ -88,6 +93,8 @@ def recipe(name):
     if kind is PRETRAINING:
         said['lr'] = 4e-3 if size in ('small', 'medium') else 3e-3
         said['epochs'] = 400 if '400e' in name else 800
+    if other in SHORTER:
+        drop_path, said['decay'] = SHORTER[other], 0.03
     rest = dict(size=size, images=images, gpus=8 * nodes, side=side, drop_path=drop_path)
     return read(name), SimpleNamespace(**said, **rest)
 
@@ -99,12 +106,14 @@ def on_meta(name):
 
 
 def test_each_has_a_command_or_that_of_another():
-    assert sorted([*COMMANDS, *LIKE]) == NAMES
+    assert sorted([*COMMANDS, *SHORTER, *LIKE]) == NAMES
+    texts = {name: (CONFIGS / 'deit3' / f'{name}.py').read_text() for name in NAMES}
     for name, other in LIKE.items():
-        text = (CONFIGS / 'deit3' / f'{name}.py').read_text()
-        assert '400e' in name or f'Its command is not published: these are the values of {other}.py' in text
+        assert f'# Its command is not published: these are the values of {other}.py.' in texts[name]
         assert read(name).optim_wrapper == read(other).optim_wrapper
-        assert name in OWN_MODELS or read(name).model == read(other).model
+        assert 'medium' in name or 'cosub' in name or read(name).model == read(other).model
+    for name in SHORTER:
+        assert 'drop path and decay are of naver-ai/rope-vit at ce85c2e' in texts[name]
 
 
 # What is published
@@ -156,7 +165,9 @@ def test_figures_weights_and_sizes(name, monkeypatch):
             pytest.approx(counted[1], rel=1e-3),
         )
     else:
-        assert info.metadata.parameters == sum(p.numel() for p in on_meta(LIKE.get(name, name)).parameters())
+        assert info.metadata.parameters == sum(
+            p.numel() for p in on_meta(name.removesuffix('_400e')).parameters()
+        )
     assert link == ('not published' if weights is None else f'[{weights.split("/")[-1]}]({weights})')
     if weights is not None:  # as timm has them
         patch = 14 if 'huge' in name else 16
@@ -214,12 +225,15 @@ def test_iterations_of_an_epoch(name, monkeypatch):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_augmentation_loss_and_evaluation(name):
+def test_model_augmentation_loss_and_evaluation(name):
     cfg, said = recipe(name)
     augmented = dict(rand_augment=None, three_augment={}) if said.three else dict(rand_augment={})
     expected = dict(type='DeiTDataPreprocessor', num_classes=1000, erasing=0.0, **augmented)
     normalised = {key: read('../deit_base').data_preprocessor[key] for key in ('mean', 'std', 'to_rgb')}
     assert cfg.data_preprocessor == dict(expected, **normalised)
+    backbone = cfg.model.backbone
+    assert (backbone.arch, backbone.drop_path_rate) == (said.size, said.drop_path)
+    assert backbone.get('img_size', 224) == said.side
     cutmix = dict(type='CutMix', alpha=1.0)
     mixup = [dict(type='Mixup', alpha=said.mixup)] if said.mixup else []
     assert cfg.model.train_cfg.augments == [*mixup, cutmix]
