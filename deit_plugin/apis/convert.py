@@ -31,6 +31,7 @@ class Source:
         name (str): Where it comes from.
         weights (dict): By mmpretrain's names.
         config (dict): Of the run that saved it, as far as it records one.
+        architecture (dict): See :func:`architecture`.
         classes (list[str]): Their names, or [].
         num_heads (int, optional): Attention heads, if the user said so.
     """
@@ -38,6 +39,7 @@ class Source:
     name: str
     weights: Weights
     config: dict
+    architecture: dict
     classes: list[str]
     num_heads: int | None = None
 
@@ -120,9 +122,10 @@ def _read(checkpoint: Mapping, given: Weights, source: str, num_heads: int | Non
             f'{source} is of no DeiT that is known here, of no LeViT or EfficientFormer, and does not record '
             f'a model of timm, as the checkpoint of a training does: there is no place for {some(weights)}'
         )
-    _check_complete(weights, source)
     meta = meta_of(checkpoint)
-    return Source(source, weights, config_of(meta), classes_of(meta, weights), num_heads)
+    config = config_of(meta)
+    found = _check_complete(weights, config, source)
+    return Source(source, weights, config, found, classes_of(meta, weights), num_heads)
 
 
 def _converted(read: Source, to: str, target: str) -> bytes | dict[str, bytes]:
@@ -132,7 +135,8 @@ def _converted(read: Source, to: str, target: str) -> bytes | dict[str, bytes]:
             del read.weights[name]  # of the pre-training alone
     if to != 'mmpretrain':
         _check_heads(read.weights, read.config, to)
-    weights = fold_layer_scale(read.weights) if to == 'transformers' else read.weights
+    is_deit3 = not read.architecture['tokens_have_positions']
+    weights = fold_layer_scale(read.weights) if is_deit3 and to == 'transformers' else read.weights
     renamed = from_mmpretrain(weights, to)
     renamed = {name: value.contiguous().clone() for name, value in renamed.items()}
     if to == 'facebook':
@@ -149,10 +153,10 @@ def _converted(read: Source, to: str, target: str) -> bytes | dict[str, bytes]:
     }
 
 
-def _check_complete(weights: dict, source: str):
-    """Compare with the names and shapes of a model of that architecture."""
+def _check_complete(weights: dict, config: dict, source: str) -> dict:
+    """The architecture, after a comparison with the names and shapes of a model of it."""
     try:
-        found = architecture(weights)
+        found = architecture(weights, config)
         expected = _expected(found)
     except Exception as error:  # shapes that are of no such model
         raise ValueError(f'{source} is not a whole DeiT: {error}') from error
@@ -164,6 +168,7 @@ def _check_complete(weights: dict, source: str):
             f'{source} is not a whole DeiT: missing, unknown or of another shape than the rest are '
             f'{some(wrong)}'
         )
+    return found
 
 
 def _expected(found: dict) -> dict[str, torch.Size]:

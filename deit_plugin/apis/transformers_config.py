@@ -7,7 +7,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from ..checkpoints.names import Weights
 from ..checkpoints.reading import config_beside
-from ..checkpoints.recorded import architecture, section
+from ..checkpoints.recorded import section
 from ..json_file import read_json
 from ..models import DeiT, DeiTIII
 
@@ -23,7 +23,7 @@ def model_config(source) -> dict:
     Raises:
         ValueError: If transformers has no such model, or what it must know is recorded nowhere.
     """
-    found = architecture(source.weights)
+    found = source.architecture
     patch = found['patch_size']
     if patch[0] != patch[1]:
         raise ValueError(f'transformers has square patches, not {patch}')
@@ -152,7 +152,7 @@ def _geometry(image_size, source) -> dict:
     """As the run was evaluated, or else as the reference does it: 256 and
     224, 438 and 384, of a DeiT III 224 and 224."""
     height, width = _pair(image_size)
-    ratio = 1 if architecture(source.weights)['layer_scale'] else 0.875
+    ratio = 1 if source.architecture['layer_scale'] else 0.875
     size, crop = (int(height / ratio), int(width / ratio)), (height, width)
     pipeline = section(source.config, 'test_dataloader', 'dataset').get('pipeline')
     if isinstance(pipeline, list) and pipeline:

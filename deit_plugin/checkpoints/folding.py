@@ -3,7 +3,6 @@
 import torch
 
 from .names import Weights
-from .pos_embed import position_tokens
 
 # By the end of a LayerScale's name, the linear layer in front of it.
 _SCALED = {'.attn.gamma1.weight': '.attn.proj', '.ffn.gamma2.weight': '.ffn.layers.1'}
@@ -16,16 +15,11 @@ def fold_layer_scale(weights: Weights) -> Weights:
     To train on, it is another model.
 
     Args:
-        weights (dict): By mmpretrain's names.
-
-    Returns:
-        dict: The same where there is no DeiT III.
+        weights (dict): Of a whole DeiT III, by mmpretrain's names.
     """
     tokens = 2 if 'backbone.dist_token' in weights else 1
     scales = [name for name in weights if name.endswith(tuple(_SCALED))]
-    positions = weights.get('backbone.pos_embed')
-    if not scales or positions is None or position_tokens(positions.shape[1], tokens):
-        return weights
+    positions = weights['backbone.pos_embed']
     folded = {name: value for name, value in weights.items() if name not in scales}
     folded['backbone.pos_embed'] = torch.cat([torch.zeros_like(positions[:, :tokens]), positions], dim=1)
     for name in scales:

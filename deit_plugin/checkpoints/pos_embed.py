@@ -18,7 +18,11 @@ def position_tokens(num_positions: int, num_tokens: int) -> int:
         int: ``num_tokens`` if the rest fills a square, else 0.
     """
     num_patches = num_positions - num_tokens
-    return num_tokens if num_patches > 0 and math.isqrt(num_patches) ** 2 == num_patches else 0
+    return num_tokens if num_patches > 0 and _is_square(num_patches) else 0
+
+
+def _is_square(number: int) -> bool:
+    return math.isqrt(number) ** 2 == number
 
 
 def fit_pos_embed(
@@ -59,7 +63,7 @@ def fit_pos_embed(
             f'{own_tokens} of tokens: DeiT has them, DeiTIII for the patches alone'
         )
     num_patches = pos_embed.shape[1] - given_tokens
-    grid = _grid(num_patches, own_grid, mode, name)
+    grid = _grid(num_patches, given_tokens, own_grid, mode, name)
     if given_tokens < own_tokens:
         position = own.detach()[:, 1:2].to(pos_embed)
         pos_embed = torch.cat([pos_embed[:, :1], position, pos_embed[:, 1:]], dim=1)
@@ -68,7 +72,7 @@ def fit_pos_embed(
     return resize_pos_embed(pos_embed, grid, own_grid, mode, own_tokens)
 
 
-def _grid(num_patches: int, own: tuple[int, int], mode: str, name: str) -> tuple[int, int]:
+def _grid(num_patches: int, tokens: int, own: tuple[int, int], mode: str, name: str) -> tuple[int, int]:
     """Height and width of the checkpoint's grid."""
     if num_patches == own[0] * own[1]:
         if own[0] != own[1]:
@@ -77,14 +81,23 @@ def _grid(num_patches: int, own: tuple[int, int], mode: str, name: str) -> tuple
                 logger='current',
             )
         return own
-    side = math.isqrt(num_patches)
-    if side * side != num_patches:
+    if not _is_square(num_patches):
         raise ValueError(
             f'{name} has {num_patches} patch positions, which make no square grid, so its height and '
             'width are unknown: build the model with the img_size that it was trained with'
+            f'{_other_backbone(num_patches, tokens)}'
         )
+    side = math.isqrt(num_patches)
     print_log(
         f'{name}: positions of a {side} x {side} grid resized ({mode}) to {own[0]} x {own[1]}',
         logger='current',
     )
     return side, side
+
+
+def _other_backbone(num_patches: int, tokens: int) -> str:
+    """Of the backbone that would read the positions as those of a square grid."""
+    if tokens and _is_square(num_patches + tokens):
+        return '; or take `DeiTIII`, if none of them is of a token'
+    of_tokens = next((t for t in (1, 2) if not tokens and position_tokens(num_patches, t)), 0)
+    return f'; or take `DeiT`, if {of_tokens} of them are of tokens' if of_tokens else ''

@@ -3,9 +3,11 @@
 import ast
 import io
 import keyword
+import math
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+from mmengine.logging import print_log
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
 from .names import Weights
@@ -126,11 +128,13 @@ def classes_of(meta: Mapping, weights: Weights) -> list[str]:
     return list(IMAGENET_CATEGORIES) if not classes and number == len(IMAGENET_CATEGORIES) else classes
 
 
-def architecture(weights: Weights) -> dict:
+def architecture(weights: Weights, config: Mapping) -> dict:
     """The architecture, from the shapes of the weights.
 
     Args:
         weights (dict): Weights by mmpretrain's names.
+        config (Mapping): Of the run that saved them, as far as it is recorded. Its ``img_size`` tells
+            whether a model with LayerScale has positions for its tokens; else a square grid does.
 
     Returns:
         dict: ``embed_dims``, ``num_layers``, ``feedforward_channels``,
@@ -146,7 +150,7 @@ def architecture(weights: Weights) -> dict:
     layer_scale = 'backbone.layers.0.attn.gamma1.weight' in weights
     tokens = 2 if distilled else 1
     if layer_scale:
-        tokens = position_tokens(positions, tokens)
+        tokens = _position_tokens(positions, tokens, _recorded_patches(config, patch.shape[2:]))
     return dict(
         embed_dims=patch.shape[0],
         num_layers=sum(
@@ -162,3 +166,31 @@ def architecture(weights: Weights) -> dict:
         tokens_have_positions=tokens > 0,
         num_classes=None if head is None else head.shape[0],
     )
+
+
+def _recorded_patches(config: Mapping, patch: Sequence[int]) -> int | None:
+    """How many patches an image of the recorded size has."""
+    size = section(config, 'model', 'backbone').get('img_size')
+    match size if isinstance(size, list) else [size, size]:
+        case [int(height), int(width)]:
+            return height // patch[0] * (width // patch[1])
+    return None
+
+
+def _position_tokens(positions: int, tokens: int, patches: int | None) -> int:
+    if patches is not None and positions - patches in (0, tokens):
+        return positions - patches
+    found = position_tokens(positions, tokens)
+    if found and (sides := _sides(positions)):
+        print_log(
+            f'The {positions} positions are taken for {tokens} of tokens and a square of patches, as of a '
+            f'DeiT with LayerScale. If it is a DeiT III of a grid such as {sides[0]} x {sides[1]}, only the '
+            'checkpoint of its training, which records the img_size, tells',
+            logger='current',
+        )
+    return found
+
+
+def _sides(number: int) -> tuple[int, int] | None:
+    """Height and width of the grid nearest to a square, if it has more than a row."""
+    return next(((h, number // h) for h in range(math.isqrt(number), 1, -1) if number % h == 0), None)

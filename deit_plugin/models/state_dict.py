@@ -7,7 +7,7 @@ from mmengine.logging import print_log
 
 from ..checkpoints.contents import check_weights, weights_of
 from ..checkpoints.names import to_mmpretrain
-from ..checkpoints.pos_embed import fit_pos_embed, position_tokens
+from ..checkpoints.pos_embed import fit_pos_embed
 from ..messages import some
 
 _LEFT_OUT = dict(
@@ -129,8 +129,10 @@ def _fit_positions(deit, state_dict: MutableMapping, prefix: str):
     name, has_dist = f'{prefix}pos_embed', f'{prefix}dist_token' in state_dict
     given = state_dict.get(name)
     tokens = 2 if has_dist else 1
-    if given is not None and given.ndim == 3 and not deit.tokens_have_positions:
-        tokens = position_tokens(given.shape[1], tokens)
+    is_deit = f'{prefix}layers.0.ln1.weight' in state_dict  # without LayerScale
+    is_deit = is_deit and f'{prefix}layers.0.attn.gamma1.weight' not in state_dict
+    if not deit.tokens_have_positions and not is_deit:
+        tokens = 0
     if (
         given is None
         or given.ndim != 3

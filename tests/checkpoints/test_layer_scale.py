@@ -13,6 +13,7 @@ from mmengine.runner import load_checkpoint
 from peers import SINGLE, SMALL_DEIT3, answer, deit3_of_timm, each_matters, images, our_deit3, ours
 
 from deit_plugin.apis.convert import convert
+from deit_plugin.checkpoints import recorded
 from deit_plugin.checkpoints.names import to_mmpretrain
 from deit_plugin.checkpoints.pos_embed import position_tokens
 from deit_plugin.checkpoints.recorded import architecture
@@ -183,11 +184,67 @@ def test_a_part_of_it_is_not_written(lost, tmp_path):
 @pytest.mark.parametrize('img_size', [32, (16, 64), (24, 40)])
 def test_the_architecture_is_told_by_the_weights(distilled, img_size):
     model = our_deit3(distilled=distilled, img_size=img_size)
-    found = architecture(model.state_dict())
+    found = architecture(model.state_dict(), {})
     assert found['layer_scale'] and not found['tokens_have_positions']
     assert found['num_patches'] == model.backbone.pos_embed.shape[1] and found['distilled'] == distilled
-    plain = architecture(ours('base' if distilled else 'plain').state_dict())
+    plain = architecture(ours('base' if distilled else 'plain').state_dict(), {})
     assert plain['tokens_have_positions'] and not plain['layer_scale'] and plain['num_patches'] == 16
+
+
+# Grids of as many patches as a square has, and the tokens more.
+ODD = [(False, (40, 80)), (False, (80, 136)), (True, (88, 144))]
+
+
+@pytest.mark.parametrize('distilled, img_size', ODD)
+def test_the_recorded_size_tells_whether_tokens_have_positions(distilled, img_size, tmp_path):
+    kind = 'DeiTForImageClassification' if distilled else 'ViTForImageClassification'
+    backbone = dict(type='DeiTIII', arch=ARCH, img_size=img_size, patch_size=8, distilled=distilled)
+    neck = dict(type='DistillationTokenNeck', token='cls') if distilled else None
+    model = each_matters(build(dict(type='ImageClassifier', backbone=backbone, neck=neck, head=SINGLE)))
+    checkpoint = dict(state_dict=model.state_dict(), meta=dict(cfg=f'model = dict(backbone={backbone})'))
+    torch.save(checkpoint, tmp_path / 'a.pth')
+    convert(str(tmp_path / 'a.pth'), str(tmp_path / 'hub'), 'transformers', num_heads=2)
+    peer = getattr(transformers, kind).from_pretrained(tmp_path / 'hub')
+    x = torch.randn(1, 3, *img_size)
+    torch.testing.assert_close(answer(peer, x), answer(model, x), atol=1e-5, rtol=0)
+
+
+def test_the_recorded_size_tells_that_a_token_has_a_position():
+    """Of a DeiT with LayerScale, whose patches make no square."""
+    cfg = dict(type='DeiT', arch=ARCH, img_size=(24, 64), patch_size=8, layer_scale_init_value=0.1)
+    state = {f'backbone.{name}': value for name, value in build(cfg).state_dict().items()}
+    found = architecture(state, dict(model=dict(backbone=dict(img_size=[24, 64]))))
+    assert found['tokens_have_positions'] and found['num_patches'] == 24
+    assert not architecture(state, {})['tokens_have_positions']  # 25 are a square
+
+
+@pytest.mark.parametrize('distilled, img_size', ODD)
+def test_where_nothing_tells_it_is_said(distilled, img_size, monkeypatch):
+    said = []
+    monkeypatch.setattr(recorded, 'print_log', lambda text, **kwargs: said.append(text))
+    model = our_deit3(distilled=distilled, img_size=img_size)
+    assert architecture(model.state_dict(), {})['tokens_have_positions']
+    rows, columns = (side // 8 for side in img_size)
+    assert f'DeiT III of a grid such as {rows} x {columns}' in said[0]
+
+
+@pytest.mark.parametrize('distilled, img_size', ODD)
+def test_the_receiving_model_tells_whether_tokens_have_positions(distilled, img_size):
+    given = our_deit3(distilled=distilled, img_size=img_size).state_dict()
+    number = given['backbone.pos_embed'].shape[1]
+    message = (
+        f'has {number} patch positions.* no square .*img_size.*; or take `DeiT`, if {1 + distilled} of them'
+    )
+    with pytest.raises(ValueError, match=message):
+        our_deit3(distilled=distilled, img_size=64).load_state_dict(dict(given))
+    model = our_deit3(distilled=distilled, img_size=img_size[::-1])  # as many patches
+    model.load_state_dict(dict(given))
+    assert torch.equal(model.backbone.pos_embed, given['backbone.pos_embed'])
+    cfg = dict(type='DeiT', arch=ARCH, img_size=64, patch_size=8, layer_scale_init_value=0.1)
+    scaled = build(dict(type='ImageClassifier', backbone=cfg, head=SINGLE))
+    square = our_deit3(img_size=48).state_dict()
+    with pytest.raises(ValueError, match='35 patch positions.*; or take `DeiTIII`, if none'):
+        scaled.load_state_dict(dict(square))
 
 
 @pytest.mark.parametrize(
