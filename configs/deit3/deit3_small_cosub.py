@@ -1,5 +1,5 @@
 # DeiT-III S at 224 by co-training of two submodels (arXiv 2212.04884), 800 epochs.
-# No figure is published beside the code, on 8 GPUs x 256, float16:
+# No figure is published beside the code. On 8 GPUs x 256, float16:
 #   mim train mmpretrain configs/deit3/deit3_small_cosub.py --launcher pytorch --gpus 8
 # On 1 GPU gradients are accumulated to the same batch of 2048:
 #   mim train mmpretrain configs/deit3/deit3_small_cosub.py

@@ -22,6 +22,7 @@ class LoadSimpleRandomCrop(LoadRandomResizedCrop):
         flip_prob (float): Probability of a flip, 0 to 1. Defaults to .5.
         decoder (str): As for :class:`LoadRandomResizedCrop`.
         broken (str): As for :class:`LoadRandomResizedCrop`.
+        on_device (None): Nothing can be left to the device.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -35,11 +36,17 @@ class LoadSimpleRandomCrop(LoadRandomResizedCrop):
         flip_prob: float = 0.5,
         decoder: str = 'auto',
         broken: str = 'raise',
+        on_device: None = None,
     ):
+        if on_device is not None:
+            raise ValueError(
+                f'on_device={on_device!r}: the device makes the crops of LoadRandomResizedCrop alone, so '
+                'LoadSimpleRandomCrop takes on_device=None'
+            )
         super().__init__(scale, flip_prob=flip_prob, decoder=decoder, broken=broken)
         if not isinstance(scale, int):
             raise ValueError(f'scale={scale!r} must be one int: the crop is a square')
-        if not isinstance(padding, int) or not 0 <= padding < scale:
+        if type(padding) is not int or not 0 <= padding < scale:
             raise ValueError(f'padding={padding!r} must be an int, at least 0 and below scale={scale}')
         self.padding = padding
 

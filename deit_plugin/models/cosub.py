@@ -1,11 +1,13 @@
 """Co-training of two submodels (Touvron et al. 2022, arXiv 2212.04884)."""
 
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
+from .dual_logits import classifiers
 from .loss import full_precision
 
 
@@ -25,16 +27,23 @@ class CosubClassifier(ImageClassifier):
         **kwargs: As for mmpretrain's ``ImageClassifier``.
 
     Raises:
-        ValueError: If the backbone's ``drop_path_rate`` is 0, which makes one and the same submodel.
+        ValueError: If no layer that is trained has drop path, which makes one and the same submodel, or if
+            the head has two classifiers.
     """
 
     def __init__(self, backbone: dict, **kwargs):
-        if not backbone.get('drop_path_rate'):
-            raise ValueError(
-                'CosubClassifier makes its two submodels by drop path, but `model.backbone` has '
-                f'drop_path_rate={backbone.get("drop_path_rate", 0)}: set one above 0'
-            )
         super().__init__(backbone, **kwargs)
+        if not any(_drops(module) for module in self.train().modules()):
+            raise ValueError(
+                'CosubClassifier makes its two submodels by drop path, and in training nothing of '
+                f'`model.backbone` drops (drop_path_rate={backbone.get("drop_path_rate", 0)}, frozen_stages='
+                f'{backbone.get("frozen_stages", -1)}): set drop_path_rate above 0 and train these layers'
+            )
+        if self.with_head and classifiers(self.head) is not None:
+            raise ValueError(
+                f'CosubClassifier trains one classifier, and {type(self.head).__name__} has two: take '
+                "head=dict(type='DeiTHead'), and distilled=False"
+            )
 
     def loss(self, inputs: torch.Tensor, data_samples: list[DataSample]) -> dict[str, torch.Tensor]:
         """The losses of a batch.
@@ -51,6 +60,10 @@ class CosubClassifier(ImageClassifier):
         of_labels = [self.head._get_loss(logits, data_samples)['loss'] for logits in (one, two)]
         mutual = _towards(one, two) + _towards(two, one)
         return dict(loss_cls=sum(of_labels) / 4, loss_cosub=mutual / 4)
+
+
+def _drops(module: nn.Module) -> bool:
+    return module.training and type(module).__name__ == 'DropPath' and bool(module.drop_prob)
 
 
 def _towards(logits: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -44,6 +44,7 @@ DEIT3 = {  # size, image
     ('large', 384): (304763880, 191210034176),
     ('huge', 224): (632126440, 167400741120),
 }
+NOT_PUBLISHED = {('tiny', 224): None, ('base', 192): None, ('large', 192): None, ('huge', 160): None}
 # The READMEs of the originals; RepViT's without the distillation head, and its norms folded.
 STUDENTS = dict(
     levit_128s=(7.8e6, 305e6),
@@ -81,7 +82,7 @@ def count(name: str) -> tuple:
 
 def count_deit3(size: str, side: int) -> tuple:
     """Parameters and FLOPs of one image."""
-    backbone = dict(type='DeiTIII', arch=size, img_size=side)
+    backbone = dict(type='DeiTIII', arch=size, img_size=side, patch_cfg=dict(padding=0))
     head = dict(type='DeiTHead', num_classes=1000, in_channels=DeiTIII.arch_zoo[size]['embed_dims'])
     return _count(ConfigDict(type='ImageClassifier', backbone=backbone, head=head), side)
 
@@ -109,17 +110,18 @@ def main():
     others.add_argument('--deit3', action='store_true')
     args = parser.parse_args()
     print('| config | parameters | published | FLOPs | published |\n|---|---|---|---|---|')
-    rows = STUDENTS if args.students else DEIT3 if args.deit3 else PUBLISHED
+    rows = STUDENTS if args.students else DEIT3 | NOT_PUBLISHED if args.deit3 else PUBLISHED
     for name, published in rows.items():
         if args.deit3:
             own, name = count_deit3(*name), 'DeiT III {} {}'.format(*name)
         else:
             own = count(f'students/{name}' if args.students else name)
         (own_params, own_flops), (params, flops) = own, published or (math.nan, math.nan)
-        print(
+        row = (
             f'| {name} | {own_params / 1e6:.2f}M | {params / 1e6:.2f}M | '
             f'{own_flops / 1e9:.2f}G | {flops / 1e9:.2f}G |'
         )
+        print(row.replace('nanM', '-').replace('nanG', '-'))
 
 
 if __name__ == '__main__':

@@ -85,6 +85,7 @@ def test_a_file_is_read_and_packed(tmp_path):
         (dict(scale=(32, 48)), r'scale=\(32, 48\) must be one int'),
         (dict(padding=32), 'padding=32 must be an int, at least 0 and below scale=32'),
         (dict(padding=-1), 'padding=-1 must be'),
+        (dict(on_device='resize'), "on_device='resize'.*takes on_device=None"),
         (dict(flip_prob=2), 'flip_prob=2 must be in'),
     ],
 )

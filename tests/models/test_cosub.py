@@ -41,12 +41,23 @@ def test_indices_are_smoothed_as_timm_does():
     assert torch.equal(own, BinaryCrossEntropy(0.1)(logits, label))
     one_hot = torch.nn.functional.one_hot(label, K).double()
     assert loss()(logits.double(), label).item() == pytest.approx(by_hand(logits, one_hot), rel=1e-6)
-    with pytest.raises(ValueError, match=r'smoothing=1 is not in \[0, 1\)'):
-        loss(smoothing=1)
+
+
+@pytest.mark.parametrize(
+    'wrong, message',
+    [
+        (dict(smoothing=1), r'smoothing=1 is not in \[0, 1\)'),
+        (dict(target_threshold=2), r'target_threshold=2 is not in \[0, 1\)'),
+        (dict(smoothing=0.1), 'smoothing=0.1 makes every class a target.*set target_threshold=None'),
+    ],
+)
+def test_a_loss_of_all_classes_or_none_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        loss(**wrong)
 
 
 def cosub(**kwargs):
-    backbone = dict(type='DeiTIII', arch=ARCH, img_size=32, patch_size=8, drop_path_rate=0.5, **kwargs)
+    backbone = dict(type='DeiTIII', arch=ARCH, img_size=32, patch_size=8, **{'drop_path_rate': 0.5, **kwargs})
     of_labels = dict(type='BinaryCrossEntropyLoss', target_threshold=None)
     head = dict(type='DeiTHead', num_classes=K, in_channels=32, loss=of_labels)
     model = build(dict(type='CosubClassifier', backbone=backbone, head=head))
@@ -108,7 +119,19 @@ def test_evaluation_is_of_the_whole_model(batch):
     assert len(model.predict(batch[0])) == 6
 
 
-@pytest.mark.parametrize('rate', [{}, dict(drop_path_rate=0.0)])
-def test_without_drop_path_there_are_no_two(rate):
-    with pytest.raises(ValueError, match='drop_path_rate=0.*set one above 0'):
-        build(dict(type='CosubClassifier', backbone=dict(type='DeiTIII', **rate)))
+@pytest.mark.parametrize('same', [dict(drop_path_rate=0.0), dict(frozen_stages=3)])
+def test_without_drop_path_there_are_no_two(same):
+    with pytest.raises(ValueError, match='nothing of `model.backbone` drops.*set drop_path_rate above 0'):
+        cosub(**same)
+
+
+def test_drop_path_of_some_layers_is_enough():
+    rates = [dict(drop_path_rate=rate) for rate in (0.0, 0.0, 0.3)]
+    assert cosub(drop_path_rate=0.0, layer_cfgs=rates).with_head
+
+
+def test_two_classifiers_are_refused():
+    backbone = dict(type='DeiTIII', arch=ARCH, img_size=32, distilled=True, drop_path_rate=0.5, patch_size=8)
+    head = dict(type='DeiTDualHead', num_classes=K, in_channels=32)
+    with pytest.raises(ValueError, match='DeiTDualHead has two: take'):
+        build(dict(type='CosubClassifier', backbone=backbone, head=head))

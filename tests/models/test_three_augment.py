@@ -128,6 +128,24 @@ def test_the_preprocessor_augments_rgb_in_training_alone():
     assert torch.equal(pre(dict(inputs=images))['inputs'], images.flip(1).float())
 
 
+@pytest.mark.gpu
+def test_cuda():
+    """The same draws whatever the device's generator did, the same pixels, and no wait for the device."""
+    augment, images = ThreeAugment(), torch.stack([noise(40, 56) for _ in range(64)])
+    torch.manual_seed(3)
+    expected = augment(images)
+    on_gpu = images.cuda()
+    torch.manual_seed(3)
+    torch.cuda.manual_seed(4)
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        augmented = augment(on_gpu)
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    assert augmented.is_cuda
+    assert (augmented.cpu() != expected).double().mean() < 1e-3
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match=r'color_jitter=1.5 is not in \[0, 1\]'):
         ThreeAugment(color_jitter=1.5)
