@@ -6,12 +6,16 @@ import os
 import os.path as osp
 
 from mmengine.config import Config, ConfigDict
-from mmpretrain.registry import DATASETS
+from mmengine.utils import to_2tuple
+from mmpretrain.models import LeViT
+from mmpretrain.registry import DATASETS, MODELS
 
 from ..datasets.image_folder import ImageFolder
 from ..datasets.simple_crop import CROP_NAMES
 from ..messages import some
-from ..models import DeiTIII
+from ..models import DeiT, DeiTIII
+from ..models.arguments import arch_of, cuts_off
+from ..models.deit3 import default_patch_size
 from ..models.recorded import set_num_classes
 from .teacher_configs import named_classifier, recorded_classifier, size_of_timm
 from .utils import names_weights
@@ -135,9 +139,9 @@ def _complete_model(cfg: Config, classes: list[str]):
         return
     model = cfg.model
     set_num_classes(model, len(classes))
-    is_deit = 'backbone' in model and model.backbone.type.endswith(('DeiT', 'DeiTIII'))
-    if is_deit and isinstance(model.backbone.arch, str):
-        model.head.in_channels = DeiTIII.arch_zoo[model.backbone.arch]['embed_dims']
+    kind = _backbone_class(model)
+    if issubclass(kind, DeiT):
+        model.head.in_channels = arch_of(kind.arch_zoo, model.backbone.get('arch', 'base'))['embed_dims']
     taught = model.type in ('DistilledClassifier', 'DistilledTimmClassifier')
     inherited = model.pop('teacher', None)
     if inherited and RECIPE_TEACHER not in str(inherited.get('checkpoint')):
@@ -181,20 +185,22 @@ def _teacher(cfg: Config, classes: list[str]) -> ConfigDict | None:
     return ConfigDict(found, checkpoint=path)
 
 
+def _backbone_class(model: ConfigDict) -> type:
+    """``object`` where the model has none that is registered."""
+    return model.get('backbone') and MODELS.get(model.backbone.type) or object
+
+
 def _complete_sizes(cfg: Config):
     size = cfg.image_size
     if type(size) is not int or size < 1:
         raise ValueError(f'image_size={size!r} must be a number of pixels')
-    backbone = cfg.model.get('backbone') or ConfigDict(type='')
-    if backbone.type.endswith('DeiT'):
-        patch = backbone.get('patch_size', 16)
-        if size % patch:
-            raise ValueError(
-                f'image_size={size} is not a multiple of the patches of {patch}: set '
-                f'{max(size // patch, 1) * patch} or {(size // patch + 1) * patch}'
-            )
-    if backbone.type.endswith(('DeiT', 'DeiTIII', 'LeViT')):
-        backbone.img_size = size
+    kind = _backbone_class(cfg.model)
+    if issubclass(kind, DeiT):
+        _check_patches(cfg.model.backbone, size)
+    if issubclass(kind, (DeiT, LeViT)):
+        cfg.model.backbone.img_size = size
+    # 256 for 224, 438 for 384, as the reference; no border for DeiT III.
+    edge = size if issubclass(kind, DeiTIII) else int(size / 0.875)
     if cfg.model.type == 'DistilledTimmClassifier':
         cfg.model.update(size_of_timm(cfg.model.model_name, size))
     for step in cfg.train_dataloader.dataset.pipeline:
@@ -202,12 +208,20 @@ def _complete_sizes(cfg: Config):
             step.scale = size
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         for step in loader.dataset.pipeline:
-            if (
-                step.type == 'ResizeEdge'
-            ):  # 256 for 224, 438 for 384, as the reference; no border for DeiT III
-                step.scale = size if backbone.type.endswith('DeiTIII') else int(size / 0.875)
+            if step.type == 'ResizeEdge':
+                step.scale = edge
             elif step.type == 'CenterCrop':
                 step.crop_size = size
+
+
+def _check_patches(backbone: ConfigDict, size: int):
+    patches = backbone.get('patch_size') or default_patch_size(backbone.get('arch', 'base'))
+    patch = math.lcm(*to_2tuple(patches))
+    if size % patch and not cuts_off(backbone.get('patch_cfg', {})):
+        raise ValueError(
+            f'image_size={size} is not a multiple of the patches of {patch}: set '
+            f'{max(size // patch, 1) * patch} or {(size // patch + 1) * patch}'
+        )
 
 
 def _complete_schedule(cfg: Config, images: int) -> tuple[int, float]:

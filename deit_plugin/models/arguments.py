@@ -20,6 +20,7 @@ def check_arguments(
     frozen_stages: int,
     with_cls_token: bool = True,
     patch_cfg: Mapping = {},
+    layer_cfgs: Mapping | Sequence[Mapping] = {},
     **kwargs,
 ):
     """Check what mmpretrain's ``VisionTransformer`` would only assert, or run into later.
@@ -31,9 +32,14 @@ def check_arguments(
     Raises:
         ValueError: If one is out of its range.
     """
-    if isinstance(patch_cfg.get('padding', 'corner'), str):  # else the convolution cuts what fills no patch
+    if not cuts_off(patch_cfg):
         check_fit('img_size', to_2tuple(img_size), to_2tuple(patch_size))
-    num_layers = _check_arch(arch_zoo, arch)
+    num_layers = arch_of(arch_zoo, arch)['num_layers']
+    if not isinstance(layer_cfgs, Mapping) and len(layer_cfgs) != num_layers:
+        raise ValueError(
+            f'layer_cfgs has {len(layer_cfgs)} entries, and there are {num_layers} layers: give one for each, '
+            'or one dict for all'
+        )
     indices = [out_indices] if isinstance(out_indices, int) else out_indices
     if any(not -num_layers <= i < num_layers for i in indices):
         raise ValueError(
@@ -47,20 +53,33 @@ def check_arguments(
         raise ValueError('DeiT always has a class token: with_cls_token=False is VisionTransformer')
 
 
-def _check_arch(arch_zoo: Mapping[str, dict], arch: str | dict) -> int:
-    """The number of layers of a valid ``arch``."""
+def cuts_off(patch_cfg: Mapping) -> bool:
+    """Whether the convolution of ``patch_cfg`` cuts off what fills no patch."""
+    return not isinstance(patch_cfg.get('padding', 'corner'), str)
+
+
+def arch_of(arch_zoo: Mapping[str, dict], arch: str | dict) -> dict:
+    """What an ``arch`` stands for, as :func:`sizes` gives it.
+
+    Args:
+        arch_zoo (Mapping[str, dict]): The known architectures.
+        arch (str | dict): The name of one, in any case, or one.
+
+    Raises:
+        ValueError: If it is unknown, or not a whole one.
+    """
     keys = sizes(1, 1).keys()
     if isinstance(arch, dict):
         if missing := keys - arch.keys():
             raise ValueError(f'arch={arch} lacks {sorted(missing)}; a dict needs {sorted(keys)}')
         if arch['embed_dims'] % arch['num_heads']:
             raise ValueError(f'arch={arch}: embed_dims is not a multiple of num_heads')
-        return arch['num_layers']
+        return arch
     if not isinstance(arch, str) or arch.lower() not in arch_zoo:
         raise ValueError(
             f'arch={arch!r} is unknown: choose one of {sorted(arch_zoo)}, or give a dict with {sorted(keys)}'
         )
-    return arch_zoo[arch.lower()]['num_layers']
+    return arch_zoo[arch.lower()]
 
 
 def check_fit(name: str, size: Sequence[int], patch: Sequence[int]):

@@ -1,11 +1,17 @@
 """The DeiT III backbone (Touvron et al. 2022, arXiv 2204.07118)."""
 
 from collections.abc import Sequence
+from numbers import Real
 
 from mmpretrain.registry import MODELS
 
 from .arguments import sizes
 from .backbone import DeiT, Size
+
+
+def default_patch_size(arch: str | dict) -> int:
+    """Height and width of a patch, in pixels, of a published ``arch``."""
+    return 14 if str(arch).lower() == 'huge' else 16
 
 
 @MODELS.register_module()
@@ -52,19 +58,17 @@ class DeiTIII(DeiT):
         layer_cfgs: dict | Sequence[dict] = {},
         **kwargs,
     ):
-        if not layer_scale_init_value > 0:
+        if not isinstance(layer_scale_init_value, Real) or not layer_scale_init_value > 0:
             raise ValueError(
                 f'layer_scale_init_value={layer_scale_init_value} is not above 0: a model without LayerScale '
                 'is DeiT'
             )
-        if patch_size is None:
-            patch_size = 14 if str(arch).lower() == 'huge' else 16
         # The parent's rates grow from layer to layer.
         rate = dict(drop_path_rate=drop_path_rate)
         single = isinstance(layer_cfgs, dict)
         super().__init__(
             arch=arch,
-            patch_size=patch_size,
+            patch_size=default_patch_size(arch) if patch_size is None else patch_size,
             drop_path_rate=drop_path_rate,
             layer_scale_init_value=layer_scale_init_value,
             layer_cfgs={**rate, **layer_cfgs} if single else [{**rate, **cfg} for cfg in layer_cfgs],

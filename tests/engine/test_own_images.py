@@ -89,6 +89,41 @@ def test_a_deit3_is_completed(images):
         assert (resize.scale, crop.crop_size) == (48, 48)  # no border
 
 
+@pytest.mark.parametrize('kind, sizes', [('DeiT', 'base, small, tiny'), ('DeiTIII', 'huge, large')])
+def test_the_size_of_the_model_is_checked_by_the_backbone(images, kind, sizes):
+    options = {'model.backbone.type': kind}
+    cfg, _ = completed('deit_tiny_folder', images, **options, **{'model.backbone.arch': 'Small'})
+    assert cfg.model.head.in_channels == 384 and build(cfg.model.backbone).embed_dims == 384
+    sizes = ".*'" + sizes.replace(', ', "', '")
+    with pytest.raises(ValueError, match=f"arch='s' is unknown: choose one of {sizes}"):
+        completed('deit_tiny_folder', images, **options, **{'model.backbone.arch': 's'})
+    with pytest.raises(ValueError, match='lacks .*embed_dims'):
+        completed(
+            'deit_tiny_folder', images, **options, **{'model.backbone.arch': dict(_delete_=True, num_heads=2)}
+        )
+
+
+@pytest.mark.parametrize(
+    'backbone, patch, sizes',
+    [
+        (dict(arch='small'), 16, '224 or 240'),
+        (dict(arch='Huge'), 14, '224 or 238'),
+        (dict(arch='small', patch_size=(8, 12)), 24, '216 or 240'),
+        (dict(arch='huge', patch_cfg=dict(padding=0)), None, ''),
+    ],
+)
+def test_patches_of_a_deit3_fill_the_image(images, backbone, patch, sizes):
+    cfg = settings('deit3_small_folder', images, image_size=230)
+    cfg.model.backbone = dict(type='DeiTIII', **backbone)
+    if patch is None:  # the rest is cut off
+        complete(cfg)
+        assert cfg.model.backbone.img_size == 230
+        return
+    message = f'image_size=230 is not a multiple of the patches of {patch}: set {sizes}'
+    with pytest.raises(ValueError, match=message):
+        complete(cfg)
+
+
 def test_the_model_of_a_completed_config_is_built_and_learns_both_heads(images):
     cfg, _ = completed('deit_tiny_distilled_folder', images, image_size=32)
     model = build(dict(cfg.model, data_preprocessor=dict(cfg.data_preprocessor)))
