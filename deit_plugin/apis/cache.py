@@ -12,9 +12,11 @@ import numpy as np
 from filelock import Timeout
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from mmpretrain.datasets import ResizeEdge
 from mmpretrain.registry import DATASETS
 
 from ..checkpoints.atomic import PARTIAL, lock
+from ..datasets import TorchResizeEdge
 from ..datasets.cached import HEADER, INDEX, ROWS, check_shards
 from ..datasets.simple_crop import CROP_NAMES
 from ..messages import some
@@ -23,6 +25,7 @@ from .cache_shards import processes
 from .configs import read_data_config, type_name
 
 LOCK = 'cache.lock'
+_RESIZES = tuple(resize.__name__ for resize in (ResizeEdge, TorchResizeEdge))
 _SHARD = re.compile(r'shard-[0-9]{4}\.npy')
 _PART = re.compile(rf'({_SHARD.pattern}|{re.escape(HEADER)}|{re.escape(INDEX)})\.\w+{re.escape(PARTIAL)}')
 
@@ -74,7 +77,7 @@ def cache(
     folder = osp.realpath(osp.expanduser(output))
     with _held(folder), processes(workers) as run:
         plan = CachePlan(folder, paths, side, type_name(loader.dataset))
-        _note_small(loader.dataset, side)
+        _note_small(cfg, side)
         plan.prepare(run, broken)
         plan.write(run, broken)
     check_shards(folder, plan.header, plan.index())
@@ -176,16 +179,23 @@ def _remove_parts(folder: str):
             os.remove(osp.join(folder, name))
 
 
-def _note_small(dataset: Config, side: int):
-    steps = dataset.get('pipeline') or []
-    scales = [step.get('scale', 224) for step in steps if type_name(step) in CROP_NAMES]
-    largest = max((max(scale) if isinstance(scale, (list, tuple)) else scale for scale in scales), default=0)
-    if largest > side:
-        print(
-            f'The crops of the training have {largest} pixels, those of images of {side} are all enlarged. '
-            f'The evaluation resizes to {int(largest / 0.875)}: --side {int(largest / 0.875)}',
-            flush=True,
-        )
+def _note_small(cfg: Config, side: int):
+    largest = _largest_scale(cfg.train_dataloader, CROP_NAMES)
+    if largest <= side:
+        return
+    evaluation = _largest_scale(cfg.get('val_dataloader') or cfg.get('test_dataloader') or {}, _RESIZES)
+    advice = f'The evaluation resizes to {evaluation}: ' if evaluation else ''
+    print(
+        f'The crops of the training have {largest} pixels, those of images of {side} are all enlarged. '
+        f'{advice}--side {max(evaluation, largest)}',
+        flush=True,
+    )
+
+
+def _largest_scale(loader: Config, names: tuple[str, ...]) -> int:
+    steps = (loader.get('dataset') or {}).get('pipeline') or []
+    scales = [step.get('scale', 224) for step in steps if type_name(step) in names]
+    return max((max(scale) if isinstance(scale, (list, tuple)) else scale for scale in scales), default=0)
 
 
 def _use(config: str, folder: str, dataset: Config) -> str:

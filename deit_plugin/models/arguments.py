@@ -37,7 +37,7 @@ def check_arguments(
     num_layers = arch_of(arch_zoo, arch)['num_layers']
     if not isinstance(layer_cfgs, Mapping) and len(layer_cfgs) != num_layers:
         raise ValueError(
-            f'layer_cfgs has {len(layer_cfgs)} entries, and there are {num_layers} layers: give one for each, '
+            f'layer_cfgs has {len(layer_cfgs)} entries, there are {num_layers} layers: give one for each, '
             'or one dict for all'
         )
     indices = [out_indices] if isinstance(out_indices, int) else out_indices

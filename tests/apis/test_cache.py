@@ -448,6 +448,22 @@ def test_what_does_not_fit_is_refused(config, tmp_path, capsys, options, match):
     assert match in capsys.readouterr().err
 
 
-def test_crops_larger_than_the_images_are_told(data, config, tmp_path, capsys):
+@pytest.mark.parametrize('base, side', [('deit_base_384', 438), ('deit3/deit3_small_384', 384)])
+def test_crops_larger_than_the_images_are_told(data, base, side, tmp_path, capsys):
+    """With the side that the evaluation of this config resizes to."""
+    dataset = dict(_delete_=True, type='ImageFolder', data_root=str(data), data_prefix='train')
+    (tmp_path / 'config.py').write_text(
+        f'_base_ = {str(CONFIGS / base)!r} + ".py"\n'
+        f'train_dataloader = dict(dataset=dict({dataset}, pipeline=_base_.train_pipeline))\n'
+    )
+    cache(str(tmp_path / 'config.py'), tmp_path / 'out', workers=0)
+    assert (
+        f'have 384 pixels, those of images of 256 are all enlarged. The evaluation resizes to {side}: '
+        in (out := capsys.readouterr().out)
+    )
+    assert f'--side {side}\n' in out
+
+
+def test_crops_larger_than_the_images_are_told_without_an_evaluation(config, tmp_path, capsys):
     cache(config, tmp_path / 'out', 28, workers=0)
-    assert '--side 36' in capsys.readouterr().out
+    assert 'are all enlarged. --side 32\n' in capsys.readouterr().out
