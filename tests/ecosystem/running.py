@@ -113,7 +113,7 @@ def make_demo(folder: Path) -> Path:
         digits, train = commands(example('Other packages', language='bash'))
         assert digits == ['deit-plugin', 'digits', 'data/digits']
         write_digits('data/digits')
-        run(train, 'train_cfg.max_epochs=2', 'optim_wrapper.optimizer.lr=3e-3', SHORT[-1])
+        run(train, 'train_cfg.max_epochs=4', 'optim_wrapper.optimizer.lr=3e-3', SHORT[-1])
     return folder
 
 

@@ -12,16 +12,16 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from conftest import build, make_batch, teacher_cfg
+from conftest import ARCH, build, make_batch, teacher_cfg
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmpretrain.registry import HOOKS
+from mmpretrain.registry import HOOKS, MODELS
 from safetensors.numpy import load_file
 from trainings import PIPELINE, stop_workers, training, unique_name
 
 from deit_plugin.__main__ import main
 from deit_plugin.draws import Iteration, set_iteration
-from deit_plugin.models import DistillationLoss
+from deit_plugin.models import DeiTHead, DistillationLoss
 from deit_plugin.models.teacher import Teacher
 from deit_plugin.models.teacher_labels import TeacherLabels
 from deit_plugin.teacher_cache import fingerprint
@@ -434,11 +434,20 @@ def test_more_probabilities_than_classes(labels, tmp_path):
         run(labels, tmp_path / 'record')
 
 
+@MODELS.register_module()
+class HeadOfMore(DeiTHead):
+    def forward(self, feats):
+        return torch.nn.functional.pad(super().forward(feats), (0, 2))
+
+
 def test_a_teacher_of_other_classes_than_its_config_tells(labels, tmp_path):
-    del labels['teacher']['num_classes'], labels['teacher']['checkpoint']
-    torch.save(build(labels['teacher']).state_dict(), tmp_path / 'teacher.pth')
-    labels['teacher']['checkpoint'] = str(tmp_path / 'teacher.pth')
-    with pytest.raises(ValueError, match='gives 1000 classes, and 5 are recorded'):
+    """Of timm all is known from the start; a head may say one number and give another."""
+    backbone = dict(type='DeiT', arch=ARCH, img_size=32, patch_size=8)
+    head = dict(type='HeadOfMore', num_classes=5, in_channels=32)
+    teacher = dict(type='ImageClassifier', backbone=backbone, head=head)
+    torch.save(build(teacher).state_dict(), tmp_path / 'teacher.pth')
+    labels['teacher'] = dict(teacher, checkpoint=str(tmp_path / 'teacher.pth'))
+    with pytest.raises(ValueError, match='gives 7 classes, and 5 are recorded'):
         run(labels, tmp_path / 'record')
 
 
