@@ -149,20 +149,27 @@ def normalisation(recorded: dict) -> dict:
 
 
 def _geometry(image_size, source) -> dict:
-    """As the run was evaluated, or else as the reference does it: 256 and
-    224, 438 and 384, of a DeiT III 224 and 224."""
+    """As the run was evaluated, or else as the reference does it: 256 and 224, 438 and 384, of a DeiT III 224
+    and 224.
+
+    A DeiT's images are stretched, as by the processors of those that transformers has; no DeiT III is there.
+    """
     height, width = _pair(image_size)
-    ratio = 1 if source.architecture['layer_scale'] else 0.875
+    is_deit3 = not source.architecture['tokens_have_positions']
+    ratio = 1 if is_deit3 else 0.875
     size, crop = (int(height / ratio), int(width / ratio)), (height, width)
+    keeps_shape = is_deit3 and height == width
     pipeline = section(source.config, 'test_dataloader', 'dataset').get('pipeline')
     if isinstance(pipeline, list) and pipeline:
         steps = {str(step.get('type')): step for step in pipeline if isinstance(step, dict)}
-        size = _recorded(steps.get('ResizeEdge') or steps.get('Resize'), 'scale')
+        edge = steps.get('ResizeEdge')
+        size = _recorded(edge or steps.get('Resize'), 'scale')
         size = size and size[::-1]
+        keeps_shape = is_deit3 and edge is not None and edge.get('edge', 'short') == 'short'
         crop = _recorded(steps.get('CenterCrop'), 'crop_size')
     geometry = dict(do_resize=size is not None, do_center_crop=crop is not None)
     if size:
-        geometry['size'] = dict(height=size[0], width=size[1])
+        geometry['size'] = dict(shortest_edge=size[0]) if keeps_shape else dict(height=size[0], width=size[1])
     if crop:
         geometry['crop_size'] = dict(height=crop[0], width=crop[1])
     return geometry

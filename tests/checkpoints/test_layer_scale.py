@@ -11,6 +11,10 @@ import transformers
 from conftest import ARCH, NUM_CLASSES, build
 from mmengine.runner import load_checkpoint
 from peers import SINGLE, SMALL_DEIT3, answer, deit3_of_timm, each_matters, images, our_deit3, ours
+from PIL import Image
+from sklearn.datasets import load_sample_image
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torchvision import transforms
 
 from deit_plugin.apis.convert import convert
 from deit_plugin.checkpoints import recorded
@@ -153,9 +157,32 @@ def test_what_transformers_is_told(tmp_path):
     config = json.loads((tmp_path / 'hub' / 'config.json').read_text())
     assert config['num_attention_heads'] == 16 and config['image_size'] == 224
     processor = json.loads((tmp_path / 'hub' / 'preprocessor_config.json').read_text())
-    assert processor['size'] == processor['crop_size'] == dict(height=224, width=224)  # no border
+    assert processor['size'] == dict(shortest_edge=224)  # no border
+    assert processor['crop_size'] == dict(height=224, width=224)
     weights = safetensors.torch.load_file(tmp_path / 'hub' / 'model.safetensors')
     assert weights['vit.embeddings.position_embeddings'].shape == (1, 197, 1024)
+
+
+@pytest.mark.parametrize('edge', [None, 40])
+@pytest.mark.parametrize('size', [(75, 50), (36, 63), (32, 32)])  # half a pixel is rounded otherwise
+def test_transformers_prepares_images_as_the_reference_does(edge, size, tmp_path):
+    """The shorter side is resized, to that of the crop or as the run was evaluated."""
+    steps = [dict(type='ResizeEdge', scale=edge), dict(type='CenterCrop', crop_size=32)]
+    cfg = f'test_dataloader = dict(dataset=dict(pipeline={steps}))' if edge else ''
+    torch.save(dict(state_dict=our_deit3().state_dict(), meta=dict(cfg=cfg)), tmp_path / 'a.pth')
+    convert(str(tmp_path / 'a.pth'), str(tmp_path / 'hub'), 'transformers', num_heads=2)
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / 'hub', backend='pil')
+    image = Image.fromarray(load_sample_image('china.jpg')).resize(size)
+    expected = transforms.Compose(
+        [
+            transforms.Resize(edge or 32, transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(32),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+        ]
+    )(image)
+    (given,) = processor(image, return_tensors='pt')['pixel_values']
+    torch.testing.assert_close(given, expected, atol=1e-5, rtol=0)
 
 
 def test_another_model_with_layer_scale_is_none_of_transformers(tmp_path):
