@@ -111,7 +111,8 @@ def test_a_name_that_is_in_the_hub_already_stays(tmp_path):
         ModelHub.register_model_index('index.yml', '.')
         import deit_plugin
         from deit_plugin.apis.hub import variants
-        print(ModelHub.get('deit_tiny').config.model.mine, 'deit_tiny' in variants(), 'deit_small' in variants())
+        own = variants()
+        print(ModelHub.get('deit_tiny').config.model.mine, 'deit_tiny' in own, 'deit_small' in own)
         """,
         tmp_path,
     )
