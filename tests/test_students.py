@@ -33,6 +33,11 @@ def by_hand(name, model, images):
     return head.head(feats[-1]), (head.head_dist if name == 'levit' else head.dist_head)(feats[-1])
 
 
+exports = pytest.mark.skipif(
+    digit_version(torch.__version__) < digit_version('2.8.0'), reason='to export takes torch >= 2.8'
+)
+
+
 @pytest.fixture(scope='module', params=STUDENTS)
 def student(request, tmp_path_factory):
     cfg, side = STUDENTS[request.param]
@@ -88,9 +93,7 @@ def test_each_head_is_exported(student):
     model.prediction = 'mean'
 
 
-@pytest.mark.skipif(
-    digit_version(torch.__version__) < digit_version('2.8.0'), reason='to export takes torch >= 2.8'
-)
+@exports
 @pytest.mark.parametrize(
     'student, to',
     [
@@ -115,6 +118,7 @@ def test_exported_programs_run(student, to, tmp_path):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
+@exports
 def test_a_size_of_ones_choice_is_for_deits(student, tmp_path):
     with pytest.raises(ValueError, match='--dynamic size: only a DeiT takes images of other sizes'):
         export(student[1], 'torch-export', str(tmp_path / 'a.pt2'), dynamic=['size'])
