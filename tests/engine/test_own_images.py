@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import timm
 import torch
 from conftest import CONFIGS, build, teacher_cfg
 from mmengine.config import Config
@@ -15,6 +16,7 @@ from PIL import Image
 from deit_plugin.engine import own_images
 from deit_plugin.engine.own_images import complete
 from deit_plugin.models import DeiTIII
+from deit_plugin.models.deit3 import default_patch_size
 
 VARIANTS = sorted(path.stem for path in (CONFIGS / 'finetune').glob('deit*_folder.py'))
 
@@ -87,6 +89,15 @@ def test_a_deit3_is_completed(images):
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         resize, crop = loader.dataset.pipeline[1:3]
         assert (resize.scale, crop.crop_size) == (48, 48)  # no border
+
+
+@pytest.mark.parametrize('name', [name for name in VARIANTS if 'deit3' in name])
+def test_a_deit3_starts_from_the_published_weights(name):
+    """As timm names them."""
+    size = name.split('_')[1]
+    patch = default_patch_size(size)
+    published = timm.get_pretrained_cfg(f'deit3_{size}_patch{patch}_224.fb_in22k_ft_in1k').url
+    assert settings(name, 'mine').load_from == published
 
 
 @pytest.mark.parametrize('kind, sizes', [('DeiT', 'base, small, tiny'), ('DeiTIII', 'huge, large')])
