@@ -1,5 +1,5 @@
-# DeiT-III H on your own images, in patches of 14, from the published weights of ImageNet-21k and 1k. No figure is
-# published.
+# DeiT-III H (patches of 14) on your own images, from the published weights of ImageNet-21k and 1k.
+# No figure is published.
 #   mim train mmpretrain configs/finetune/deit3_huge_folder.py --cfg-options data_root=FOLDER
 _base_ = ['../_base_/deit.py', '_base_/folder.py']
 
