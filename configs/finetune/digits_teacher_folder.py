@@ -11,5 +11,4 @@ teacher = dict(
     channels=[16, 32, 64, 64],
     output_stride=8,
 )
-pretrained = False
 train_cfg = dict(max_epochs=20)

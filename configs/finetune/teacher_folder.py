@@ -7,5 +7,4 @@
 _base_ = '_base_/folder.py'
 
 teacher = 'resnet50'
-pretrained = True
 # The model is the teacher, with as many classes as the data.

@@ -17,7 +17,7 @@ from ..models import DeiT, DeiTIII
 from ..models.arguments import arch_of, cuts_off
 from ..models.deit3 import default_patch_size
 from ..models.recorded import set_num_classes
-from .teacher_configs import named_classifier, recorded_classifier, size_of_timm
+from .teacher_configs import named_classifier, named_student, recorded_classifier, size_of_timm
 from .utils import names_weights
 
 VAL_NAMES = ('val', 'valid', 'validation', 'test')
@@ -27,9 +27,10 @@ EPOCHS, STEPS = 30, 500  # at least, both
 _LABELS = dict(type='LabelSmoothLoss', label_smooth_val=0.1)  # as DistillationLoss has it
 WARMUP = 5  # epochs at most, and a sixth of all, as of EPOCHS; of few epochs none
 RECIPE_TEACHER = 'regnety_160-a5fe301d'  # of ImageNet, which the variants' configs name
+PUBLISHED = 'https://dl.fbaipublicfiles.com/deit/'  # the weights of DeiTs, which they start from
 SETTINGS = (
     *('data_root', 'val_fraction', 'train_list', 'val_list', 'classes', 'image_size'),
-    *('teacher', 'teacher_checkpoint', 'pretrained', 'load_from'),
+    *('student', 'teacher', 'teacher_checkpoint', 'pretrained', 'load_from'),
 )
 
 
@@ -54,6 +55,7 @@ def complete(cfg: Config) -> list[str]:
     train, val = _data(cfg)
     classes = list(train.metainfo['classes'])
     _check_data(train, classes, cfg.data_root)
+    _choose_student(cfg)
     _complete_classes(cfg, classes)
     _complete_model(cfg, classes)
     _complete_sizes(cfg)
@@ -117,6 +119,22 @@ def _check_data(train: ImageFolder, classes: list[str], root: str):
     seen = {train.get_data_info(i)['gt_label'] for i in range(len(train))}
     if missing := [name for i, name in enumerate(classes) if i not in seen]:
         raise ValueError(f'{root} has no images to train of {some(missing)}: add some, or remove the class')
+
+
+def _choose_student(cfg: Config):
+    """A student of timm in place of the config's DeiT, if one is named."""
+    if cfg.get('student') is None:
+        return
+    if 'model' not in cfg:
+        raise ValueError(
+            f'student={cfg.student!r}: this config trains a teacher. Take that of a distilled variant'
+        )
+    if str(cfg.get('load_from')).startswith(PUBLISHED):
+        cfg.load_from = None
+    pretrained = cfg.get('pretrained', True) and not cfg.get('load_from')
+    model = named_student(cfg.student, pretrained)
+    cfg.data_preprocessor.update(model.pop('data_preprocessor'))
+    cfg.model = dict(model, train_cfg=cfg.model.get('train_cfg'))
 
 
 def _complete_classes(cfg: Config, classes: list[str]):

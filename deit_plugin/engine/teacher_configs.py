@@ -1,8 +1,9 @@
-"""The configs of teachers, by a name or from a checkpoint."""
+"""The configs of teachers and of timm's students, by a name or from a checkpoint."""
 
 import difflib
 
 import timm
+import torch
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 from mmpretrain.apis.model import ModelHub, list_models
@@ -39,24 +40,55 @@ def named_classifier(name: str | dict, num_classes: int, image_size: int, pretra
         return _of_timm(name, num_classes, image_size, pretrained)
     in_hub = list_models()
     if name.lower() not in in_hub:
-        close = difflib.get_close_matches(name, [*timm.list_models(), *in_hub])
         raise ValueError(
-            f"teacher={name!r} is neither a model of timm nor one in mmpretrain's hub. Close: {some(close)}"
+            f"teacher={name!r} is neither a model of timm nor one in mmpretrain's hub. Close: "
+            f'{some(difflib.get_close_matches(name, [*timm.list_models(), *in_hub]))}'
         )
     info = ModelHub.get(name)
     model = _with_classes(_model_of(info.config), num_classes)
     return dict(model, published=info.weights) if pretrained else model
 
 
-def _of_timm(name: str, num_classes: int, image_size: int, pretrained: bool) -> dict:
+def named_student(name: str, pretrained: bool) -> dict:
+    """The config of a student of timm, to be distilled through both heads if it has two.
+
+    Args:
+        name (str): Of a timm model.
+        pretrained (bool): Whether it is to start from its published weights.
+
+    Returns:
+        dict: As of :func:`named_classifier`, without classes and size.
+
+    Raises:
+        ValueError: If timm has no such model.
+    """
+    if not timm.models.is_model(name):
+        close = some(difflib.get_close_matches(name, timm.list_models()))
+        raise ValueError(f'student={name!r} is no model of timm. Close: {close}')
+    with torch.device('meta'):
+        two = hasattr(timm.create_model(name), 'set_distilled_training')
+    return dict(
+        type='DistilledTimmClassifier',
+        model_name=name,
+        pretrained=pretrained,
+        loss=dict(type='DistillationLoss', distill_on='dist' if two else 'cls'),
+        data_preprocessor=_preparation(name),
+    )
+
+
+def _preparation(name: str) -> dict:
     own = timm.get_pretrained_cfg(name)
+    return dict(mean=[255 * v for v in own.mean], std=[255 * v for v in own.std], to_rgb=True)
+
+
+def _of_timm(name: str, num_classes: int, image_size: int, pretrained: bool) -> dict:
     model = dict(
         type='TimmClassifier',
         model_name=name,
         num_classes=num_classes,
         pretrained=pretrained,
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),
-        data_preprocessor=dict(mean=[255 * v for v in own.mean], std=[255 * v for v in own.std], to_rgb=True),
+        data_preprocessor=_preparation(name),
     )
     return dict(model, **size_of_timm(name, image_size))
 

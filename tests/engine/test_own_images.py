@@ -387,3 +387,34 @@ def test_students_that_are_no_deits(images, student, taught, tmp_path):
     assert cls.shape == dist.shape == (2, 3)
     if not taught:
         assert model.loss(x, target(2))['loss'] > 0
+
+
+@pytest.mark.parametrize('name, on', [('levit_128s', 'dist'), ('repvit_m0_9', 'dist'), ('fastvit_t8', 'cls')])
+def test_a_student_of_timm_by_one_option(images, tmp_path, name, on):
+    path = record(tmp_path / 'teacher.pth', ('ant', 'bee', 'cat'))
+    cfg, _ = completed(
+        'deit_tiny_distilled_folder', images, student=name, teacher_checkpoint=path, image_size=64
+    )
+    assert cfg.load_from is None and cfg.model.pretrained  # timm's weights in place of the DeiT's
+    assert cfg.optim_wrapper.optimizer.lr < 1e-4  # a rate for what has learnt already
+    assert cfg.model.loss == dict(type='DistillationLoss', distill_on=on)
+    assert cfg.data_preprocessor.mean == [255 * v for v in timm.get_pretrained_cfg(name).mean]
+    model = build(dict(cfg.model, pretrained=False, data_preprocessor=dict(cfg.data_preprocessor)))
+    assert model.num_classes == 3 and model.model.pretrained_cfg['architecture'] == name
+
+
+def test_a_student_of_timm_without_a_teacher_or_from_a_file(images):
+    options = dict(student='repvit_m0_9', load_from='mine.pth')
+    cfg, _ = completed('deit_tiny_distilled_folder', images, **options)
+    assert cfg.load_from == 'mine.pth' and not cfg.model.pretrained
+    assert cfg.model.loss.type == 'LabelSmoothLoss'
+    digits = settings('digits_distilled_folder', images, student='repvit_m0_9', teacher_checkpoint=None)
+    complete(digits)
+    assert not digits.model.pretrained and digits.optim_wrapper.optimizer.lr == 1e-3
+
+
+def test_students_that_there_are_not(images):
+    with pytest.raises(ValueError, match="student='levit_129' is no model.*levit_12"):
+        completed('deit_tiny_distilled_folder', images, student='levit_129')
+    with pytest.raises(ValueError, match="student='levit_128s': this config trains a teacher"):
+        completed('teacher_folder', images, student='levit_128s')

@@ -2,6 +2,7 @@
 _base_ = 'folder.py'
 
 data_root = 'data/digits'
+pretrained = False
 image_size = 16
 data_preprocessor = dict(rand_augment=None, erasing=0.0)  # a mirrored or turned digit is another
 train_pipeline = [

@@ -16,6 +16,11 @@ classes = None  # their names in order; else the names of the folders, or those 
 teacher = None
 teacher_checkpoint = None
 
+# The student: the name of a timm model in place of the config's DeiT, such as levit_128s or repvit_m0_9, from
+# its published weights or, with `pretrained=False`, from random ones.
+student = None
+pretrained = True
+
 # The size of the images in pixels: of crops, evaluation, position embeddings and teacher.
 image_size = 224
 
