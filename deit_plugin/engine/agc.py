@@ -38,8 +38,8 @@ class AdaptiveClipping:
         exclude_head: bool = True,
     ):
         for name, value in dict(clip_factor=clip_factor, eps=eps, norm_type=norm_type).items():
-            if not value > 0:
-                raise ValueError(f"clip_grad=dict(type='agc', {name}={value!r}) is not above 0")
+            if type(value) not in (int, float) or not value > 0:
+                raise ValueError(f"clip_grad=dict(type='agc', {name}={value!r}) is no number above 0")
         self.options = dict(clip_factor=clip_factor, eps=eps, norm_type=norm_type)
         self.clipped = {id(p) for p in model_parameters(model, exclude_head)}
 

@@ -1,7 +1,7 @@
 """The classifier with a teacher."""
 
 import torch
-from mmpretrain.models import EfficientFormerClsHead, ImageClassifier, LeViTClsHead
+from mmpretrain.models import ImageClassifier
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
@@ -14,6 +14,7 @@ from .dual_logits import (
     leave_out,
     warn_of_untrained,
 )
+from .image_size import image_size_of_config
 from .neck import DistillationTokenNeck
 from .taught import TaughtClassifier
 
@@ -78,9 +79,10 @@ class DistilledClassifier(TaughtClassifier, ImageClassifier):
                 f'prediction={prediction!r} chooses one of two classifiers, and {type(self.head).__name__} '
                 'has but one: leave it out'
             )
-        if prediction is not None and hasattr(self.head, 'prediction'):
-            self.head.prediction = prediction
-        self.prediction = prediction or 'mean'
+        self._prediction = 'mean'
+        if prediction is not None:
+            self.prediction = prediction
+        self.image_size = image_size_of_config(dict(backbone=backbone))
         self._check_tokens()
         self._check_loss()
 
@@ -95,9 +97,26 @@ class DistilledClassifier(TaughtClassifier, ImageClassifier):
         return getattr(self.head, 'num_classes', None)
 
     @property
+    def prediction(self) -> str:
+        """What evaluation reads of two classifiers, as the head says where it reads them by itself."""
+        return self.head.prediction if self._of_the_head else self._prediction
+
+    @prediction.setter
+    def prediction(self, prediction: str):
+        if self._of_the_head:
+            self.head.prediction = prediction
+        self._prediction = prediction
+
+    @property
+    def _of_the_head(self) -> bool:
+        """Whether the head has two classifiers, and trains and reads both by itself."""
+        pair = classifiers(self.head)
+        return pair is not None and pair.by_itself
+
+    @property
     def _for_the_head(self) -> bool:
         """Whether the head has two classifiers, but does not train and read both by itself."""
-        return classifiers(self.head) is not None and not hasattr(self.head, 'prediction')
+        return classifiers(self.head) is not None and not self._of_the_head
 
     def _check_tokens(self):
         tokens = getattr(self.backbone, 'num_extra_tokens', None)
@@ -128,8 +147,8 @@ class DistilledClassifier(TaughtClassifier, ImageClassifier):
         if loss is None:
             return
         if pair is None and loss.uses_dist_head:
-            single = isinstance(self.head, (LeViTClsHead, EfficientFormerClsHead))
-            mend = 'leave `model.head.distillation=False` out' if single else f'use {_DISTILLED}'
+            has_switch = hasattr(self.head, 'distillation') or hasattr(self.head, 'dist')
+            mend = 'set `model.head.distillation=True`' if has_switch else f'use {_DISTILLED}'
             raise ValueError(
                 "DistillationLoss(distill_on='dist') needs a distillation head, but the head is "
                 f"{type(self.head).__name__} with one classifier: {mend}, or distill_on='cls'. Another head "
@@ -137,15 +156,15 @@ class DistilledClassifier(TaughtClassifier, ImageClassifier):
             )
         if pair is not None:
             leave_out(pair.dist, loss)
-            warn_of_untrained(loss, 'model.prediction' if self._for_the_head else 'head.prediction')
+            warn_of_untrained(loss, 'model.prediction' if self._for_the_head else 'model.head.prediction')
 
-    def forward(self, inputs: torch.Tensor, data_samples: list | None = None, mode: str = 'tensor'):
+    def _forward(self, inputs: torch.Tensor, data_samples: list | None, mode: str):
         """As mmpretrain's ``ImageClassifier``, of whatever head: the logits (``mode='tensor'``) are both in
         training and what ``prediction`` names in evaluation."""
         if mode == 'tensor' and self._for_the_head:
             feats = self.extract_feat(inputs)
             return dual_logits(self.head, feats) if self.training else self._fused_logits(feats)
-        return super().forward(inputs, data_samples, mode)
+        return super()._forward(inputs, data_samples, mode)
 
     def predict(self, inputs: torch.Tensor, data_samples: list | None = None, **kwargs) -> list[DataSample]:
         """As mmpretrain's ``ImageClassifier``, by what ``prediction`` names, in training mode too."""

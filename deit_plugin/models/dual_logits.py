@@ -25,18 +25,21 @@ class Classifiers(NamedTuple):
         dist (nn.Module): Learns from the teacher.
         tokens (int): 2 if ``head.pre_logits(feats)`` gives the features of either one, 1 if both read the
             same. Defaults to 1.
+        by_itself (bool): Whether the head's own ``loss``, ``forward`` and ``predict`` train and read both,
+            by its own ``prediction``, as :class:`DeiTDualHead` does. Defaults to False.
     """
 
     cls: nn.Module
     dist: nn.Module
     tokens: int = 1
+    by_itself: bool = False
 
 
 @singledispatch
 def classifiers(head) -> Classifiers | None:
     """The two classifiers of a head of mmpretrain; None if it has one.
 
-    A head of your own gets its distillation by one function::
+    A head of your own, a ``ClsHead`` with ``pre_logits``, gets its distillation by one function::
 
         @classifiers.register
         def _(head: MyHead):

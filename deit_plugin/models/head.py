@@ -4,7 +4,15 @@ import torch
 from mmpretrain.models import DeiTClsHead
 from mmpretrain.registry import MODELS
 
-from .dual_logits import check_prediction, dual_logits, dual_loss, fused_logits, leave_out
+from .dual_logits import (
+    Classifiers,
+    check_prediction,
+    classifiers,
+    dual_logits,
+    dual_loss,
+    fused_logits,
+    leave_out,
+)
 from .filled_head import FilledHead
 from .loss import Answer, DistillationLoss, Logits
 
@@ -102,3 +110,8 @@ class DeiTDualHead(FilledHead, DeiTClsHead):
         """
         self.unfilled = ()
         return dual_loss(self, self.dual_logits(feats), data_samples, teacher, **kwargs)
+
+
+@classifiers.register
+def _(head: DeiTDualHead):
+    return Classifiers(head.layers.head, head.layers.head_dist, tokens=2, by_itself=True)

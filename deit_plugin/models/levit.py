@@ -53,8 +53,8 @@ class TrainableLeViTClsHead(LeViTClsHead):
     """mmpretrain's ``LeViTClsHead`` with weights as in facebookresearch/LeViT, and with ``deploy=True``.
 
     Args:
-        init_cfg (dict): How the weights are drawn. Defaults to a normal distribution of standard deviation
-            0.02 and zero biases.
+        init_cfg (dict): How the weights are drawn. Defaults to a truncated normal distribution of
+            standard deviation 0.02 and zero biases.
         deploy (bool): Whether the norms are merged into the classifiers, to load such weights; mmpretrain's
             raises a TypeError. Defaults to False.
         **kwargs: As for ``LeViTClsHead``.

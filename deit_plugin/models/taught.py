@@ -3,7 +3,7 @@
 import torch
 import torch.nn as nn
 
-from .image_size import image_size_of_config
+from .image_size import another_size
 from .loss import DistillationLoss
 from .teacher import Teacher
 from .teacher_labels import TeacherLabels
@@ -17,6 +17,7 @@ class TaughtClassifier(nn.Module):
         teacher_labels (TeacherLabels, optional): Who asks it in a training, if the answers are recorded.
     """
 
+    image_size: tuple[str, tuple[int, int]] | None = None  # of the student; see :func:`image_size_of_config`
     teacher: Teacher | None = None
     teacher_labels: TeacherLabels | None = None
 
@@ -80,6 +81,24 @@ class TaughtClassifier(nn.Module):
                 'of the data'
             )
 
+    def forward(self, inputs: torch.Tensor, data_samples: list | None = None, mode: str = 'tensor'):
+        """As mmpretrain's classifiers.
+
+        Raises:
+            ValueError: If the student does not take images of this size.
+        """
+        try:
+            return self._forward(inputs, data_samples, mode)
+        except (AssertionError, RuntimeError) as error:
+            kind = type(getattr(self, 'backbone', None) or self.model).__name__
+            text = another_size(self.image_size, inputs, f'the {kind}')
+            if not text or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ValueError(text) from error
+
+    def _forward(self, inputs: torch.Tensor, data_samples: list | None, mode: str):
+        return super().forward(inputs, data_samples, mode)
+
     def answer(self, images: torch.Tensor) -> dict:
         """``dict(teacher=...)`` for :class:`DistillationLoss`; {} where no teacher takes part.
 
@@ -87,27 +106,11 @@ class TaughtClassifier(nn.Module):
             images (torch.Tensor): Preprocessed (B, 3, H, W).
 
         Raises:
-            ValueError: If the teacher has other classes, or takes images of another size.
+            ValueError: If the teacher has other classes, or has no answer to these images.
         """
         self.check_teacher()
         if not self._asks:
             return {}
-        if self.teacher.model is None:
-            _check_size(self.teacher.cfg, tuple(images.shape[-2:]))
         # Recorded are the answers of the training alone.
         ask = (self.training and self.teacher_labels) or self.teacher
         return dict(teacher=ask(images))
-
-
-def _check_size(teacher: dict, given: tuple[int, ...]):
-    """Compare the images (height, width) with what a teacher is built for, if that is one size."""
-    option, size = image_size_of_config(teacher) or ('', given)
-    if size == given:
-        return
-    side = given[0] if given[0] == given[1] else given
-    setting = f'set `model.teacher.{option}={side}`, with weights of that size, or ' if option else ''
-    raise ValueError(
-        f'The images are {given} (height, width), and the teacher '
-        f'{teacher.get("model_name") or teacher["type"]} takes {size}: {setting}crop the images to that of '
-        'the teacher'
-    )

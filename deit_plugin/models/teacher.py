@@ -10,6 +10,7 @@ from mmpretrain.models import BaseClassifier, ClsDataPreprocessor, TimmClassifie
 from mmpretrain.registry import MODELS
 
 from ..checkpoints.strict import load_strict
+from .image_size import another_size, image_size_of_config
 from .loaded import keep_weights
 from .recorded import num_classes_of_config
 
@@ -45,6 +46,7 @@ class Teacher:
         self.cfg = copy.deepcopy(cfg)
         self.student_preprocessor = student_preprocessor
         self.model: BaseClassifier | None = None
+        self.has_answered = False
         self.compile_kwargs: dict | None = None
 
     @property
@@ -53,7 +55,7 @@ class Teacher:
         return num_classes_of_config(self.cfg)
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, 'model': None}
+        return {**self.__dict__, 'model': None, 'has_answered': False}
 
     @torch.inference_mode()
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
@@ -64,12 +66,28 @@ class Teacher:
             images = images * self.scale + self.shift
         if images.device.type == 'cuda':  # as the convolutions have it
             images = images.contiguous(memory_format=torch.channels_last)
-        logits = self.model(images, mode='tensor')
+        logits = self._forward(images)
         if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
             raise ValueError(
                 f'The teacher {self.cfg["type"]} gives no logits (B, K), but '
                 f'{type(logits).__name__}: it needs a classification head'
             )
+        return logits
+
+    def _forward(self, images: torch.Tensor):
+        try:
+            logits = self.model(images, mode='tensor')
+        except (AssertionError, RuntimeError) as error:
+            if self.has_answered or isinstance(error, torch.OutOfMemoryError):
+                raise
+            who = f'the teacher {self.cfg.get("model_name") or self.cfg["type"]}'
+            text = another_size(image_size_of_config(self.cfg), images, who) or (
+                f'T{who[1:]} has no answer to images of {tuple(images.shape[-2:])} (height, width): '
+                f'{str(error).rstrip(".")}. If it takes another size, crop the images to that, or set its '
+                '`img_size`, with weights of that size'
+            )
+            raise ValueError(text) from error
+        self.has_answered = True
         return logits
 
     @torch.compiler.disable  # under Dynamo it could not be built, nor asked in inference mode

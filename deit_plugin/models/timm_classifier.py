@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from .dual_logits import Pair, check_prediction, dual_loss, fuse, leave_out, warn_of_untrained
+from .image_size import image_size_of_config
 from .loaded import keep_weights
 from .loss import DistillationLoss
 from .taught import TaughtClassifier
@@ -65,7 +66,9 @@ class DistilledTimmClassifier(TaughtClassifier, TimmClassifier):
         check_prediction(prediction)
         self.prediction = prediction
         self._switch = _switch_of(self.model)
+        self.image_size = image_size_of_config(dict(kwargs, model_name=model_name))
         keep_weights(self)
+        self.register_load_state_dict_post_hook(_forget_biases)
         if self._switch is None:
             self._check_single(model_name, kwargs)
             return
@@ -78,15 +81,6 @@ class DistilledTimmClassifier(TaughtClassifier, TimmClassifier):
     @staticmethod
     def _remove_state_dict_prefix(self, state_dict, prefix, local_metadata):
         pass  # mmpretrain registers it
-
-    def load_state_dict(self, *args, **kwargs):
-        """As the parent's; attention biases that timm keeps for evaluation are those of the weights."""
-        try:
-            return super().load_state_dict(*args, **kwargs)
-        finally:
-            for module in self.modules():
-                if isinstance(cache := getattr(module, 'attention_bias_cache', None), dict):
-                    cache.clear()
 
     def _add_state_dict_prefix(self, state_dict: dict, prefix: str, *args):
         for name in self.model.state_dict():
@@ -136,12 +130,12 @@ class DistilledTimmClassifier(TaughtClassifier, TimmClassifier):
         with nullcontext() if switch.training else _both(switch):
             return self.model(inputs)
 
-    def forward(self, inputs: torch.Tensor, data_samples: list | None = None, mode: str = 'tensor'):
+    def _forward(self, inputs: torch.Tensor, data_samples: list | None, mode: str):
         """As mmpretrain's classifiers: the logits (``mode='tensor'``) are both in training and what
         ``prediction`` names in evaluation."""
         if mode == 'tensor' and self._switch is not None and not self.training:
             return self.fused_logits(inputs)
-        return super().forward(inputs, data_samples, mode)
+        return super()._forward(inputs, data_samples, mode)
 
     def fused_logits(self, inputs: torch.Tensor, prediction: str | None = None) -> torch.Tensor:
         """What ``prediction`` names, by default the model's own, (B, K)."""
@@ -161,6 +155,13 @@ class DistilledTimmClassifier(TaughtClassifier, TimmClassifier):
             return dual_loss(self, self.dual_logits(inputs), data_samples, **answer)
         losses = self._get_loss(self.model(inputs), data_samples, **answer)
         return losses['loss'] if isinstance(losses['loss'], dict) else losses
+
+
+def _forget_biases(classifier: nn.Module, *args):
+    """timm's LeViT and EfficientFormer keep for evaluation what they have gathered from their biases."""
+    for module in classifier.modules():
+        if isinstance(cache := getattr(module, 'attention_bias_cache', None), dict):
+            cache.clear()
 
 
 def _distillation_head(model: nn.Module) -> list[nn.Parameter]:

@@ -40,10 +40,11 @@ def two_heads(model) -> TwoHeads | None:
 @two_heads.register
 def _(model: ImageClassifier):
     head = model.head if model.with_head else None
-    if classifiers(head) is None:
+    pair = classifiers(head)
+    if pair is None:
         return None
     return TwoHeads(
-        getattr(head, 'prediction', None) or getattr(model, 'prediction', 'mean'),
+        head.prediction if pair.by_itself else getattr(model, 'prediction', 'mean'),
         lambda images: dual_logits(head, model.extract_feat(images)),
         lambda images, prediction: fused_logits(head, model.extract_feat(images), prediction),
     )

@@ -89,8 +89,9 @@ def test_mixed_precision_clips_what_is_unscaled(monkeypatch):
 @pytest.mark.parametrize(
     'options, message',
     [
-        (dict(clip_factor=0), r'clip_factor=0\) is not above 0'),
-        (dict(eps=-1.0), r'eps=-1.0\) is not above 0'),
+        (dict(clip_factor=0), r'clip_factor=0\) is no number above 0'),
+        (dict(clip_factor='a'), r"clip_factor='a'\) is no number above 0"),
+        (dict(eps=-1.0), r'eps=-1.0\) is no number above 0'),
         (dict(max_norm=1.0), r"no option \['max_norm'\]: choose from \['clip_factor', 'eps'"),
     ],
 )
