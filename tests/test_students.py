@@ -177,6 +177,13 @@ def test_weights_tell_the_classes_of_a_config(name, folder, tmp_path):
     assert result['measured']['top1'] == pytest.approx(100 * hits)
 
 
+def test_weights_of_another_family(tmp_path):
+    """Whose integers are no reason."""
+    torch.save(drawn(STUDENTS['timm_levit'][0]).state_dict(), tmp_path / 'levit.pth')
+    with pytest.raises(ValueError, match='levit.pth does not fit the model: .*size mismatch for model.stem'):
+        Predictor(str(tmp_path / 'levit.pth'), 'repvit_m0_9', 'cpu')
+
+
 @pytest.mark.parametrize('name', ['levit', 'repvit'])
 def test_from_a_training_to_its_predictions(name, folder, tmp_path, capsys):
     """A work folder with a moving average, of a training that was resumed."""

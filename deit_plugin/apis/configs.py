@@ -1,11 +1,15 @@
 """Config files that a user names."""
 
+import os.path as osp
+
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import RUNNERS
 
 from ..engine.own_images import complete
 from ..engine.runner import FineTuneRunner
+from .hub import variants
 
 
 def read_config(path: str, changes: dict | None = None) -> Config:
@@ -70,6 +74,22 @@ def read_model_config(path: str) -> Config:
             'that training, or none at all, for its checkpoints record their model'
         )
     return cfg
+
+
+def named_config(name: str) -> Config:
+    """The config of a variant, or as :func:`read_model_config`.
+
+    Args:
+        name (str): Of a variant, or a file.
+
+    Raises:
+        ValueError: If it is neither, or a file without a whole model.
+    """
+    if name in variants():
+        return ModelHub.get(name).config
+    if osp.isfile(name):
+        return read_model_config(name)
+    raise ValueError(f'--config {name!r} is no variant and no file: choose from {", ".join(variants())}')
 
 
 def is_for_own_images(cfg: Config) -> bool:

@@ -10,7 +10,7 @@ import torch
 from mmengine.runner import CheckpointLoader
 
 from ..checkpoints.atomic import write_whole
-from ..checkpoints.contents import check_weights, weights_of
+from ..checkpoints.contents import check_weights, counted, weights_of
 from ..checkpoints.folding import fold_layer_scale
 from ..checkpoints.formats import FORMATS
 from ..checkpoints.names import Weights, from_mmpretrain, to_mmpretrain
@@ -18,6 +18,8 @@ from ..checkpoints.reading import DIGEST, digest
 from ..checkpoints.recorded import architecture, classes_of, config_of, meta_of, section
 from ..messages import some
 from ..models import DeiT, DeiTIII
+from ..models.recorded import num_classes_of_weights, set_num_classes
+from .configs import named_config
 from .convert_files import check_target, mmpretrain_file, safetensors, saved, timm_file, write_folder
 from .convert_students import converted, fused, read_student, without_model
 from .transformers_config import PROCESSOR, model_config, processor_config
@@ -52,6 +54,7 @@ def convert(
     num_heads: int | None = None,
     force: bool = False,
     fuse_heads: bool = False,
+    config: str | None = None,
 ):
     """Write a checkpoint as another library loads it.
 
@@ -71,8 +74,9 @@ def convert(
             (192, 384, 768; of a DeiT III also 512, 1024, 1280) tells.
         force (bool): Whether to replace what is there. Defaults to False.
         fuse_heads (bool): Of a student that is no DeiT, write one head that
-            gives the mean of both: see :func:`fuse_heads`. ``to`` is then
-            ``'mmpretrain'``, or ``'timm'`` of a timm model. Defaults to False.
+            gives the mean of both: see :func:`fuse_heads`. Defaults to False.
+        config (str, optional): The name of a variant, or a config file, of a
+            checkpoint that does not record its own. Defaults to None.
 
     Raises:
         FileExistsError: If ``target`` exists and is not to be replaced, or is
@@ -87,13 +91,15 @@ def convert(
     target = osp.realpath(osp.expanduser(target))
     check_target(target, to, force)
     checkpoint = CheckpointLoader.load_checkpoint(source, 'cpu')
-    given = without_model(weights_of(checkpoint, source, ema))
+    given, meta = without_model(weights_of(checkpoint, source, ema)), meta_of(checkpoint)
+    recorded = _config_by_name(config, given) if config else config_of(meta)
+    student = read_student(meta, recorded, given, source, to)
     if fuse_heads:
-        content = fused(checkpoint, given, source, to, target)
-    elif (student := read_student(checkpoint, given, source, to)) is not None:
+        student = fused(student, given, source, to)
+    if student is not None:
         content = converted(student, to, target)
     else:
-        content = _converted(_read(checkpoint, given, source, num_heads), to, target)
+        content = _converted(_read(meta, recorded, given, source, num_heads), to, target)
     if isinstance(content, bytes):
         write_whole(target, content)
     else:
@@ -110,20 +116,28 @@ def read_source(source: str, ema: bool = False, num_heads: int | None = None) ->
         ValueError: If it is none, or not all of one.
     """
     checkpoint = CheckpointLoader.load_checkpoint(source, 'cpu')
-    return _read(checkpoint, weights_of(checkpoint, source, ema), source, num_heads)
+    meta = meta_of(checkpoint)
+    return _read(meta, config_of(meta), weights_of(checkpoint, source, ema), source, num_heads)
 
 
-def _read(checkpoint: Mapping, given: Weights, source: str, num_heads: int | None) -> Source:
+def _config_by_name(name: str, weights: Weights) -> dict:
+    """Of as many classes as the weights have."""
+    config = named_config(name).to_dict()
+    if number := num_classes_of_weights(config['model'], weights):
+        set_num_classes(config['model'], number)
+    return config
+
+
+def _read(meta: Mapping, config: dict, given: Weights, source: str, num_heads: int | None) -> Source:
     given = {k: v for k, v in given.items() if not k.startswith('data_preprocessor.')}
-    check_weights(given, source, {name for name in given if name.endswith('num_batches_tracked')})
+    check_weights(given, source, counted(given))
     found, weights = to_mmpretrain(given)
     if found is None:
         raise ValueError(
             f'{source} is of no DeiT that is known here, of no LeViT or EfficientFormer, and does not record '
-            f'a model of timm, as the checkpoint of a training does: there is no place for {some(weights)}'
+            'a model of timm, as the checkpoint of a training does (--config names one): there is no place '
+            f'for {some(weights)}'
         )
-    meta = meta_of(checkpoint)
-    config = config_of(meta)
     found = _check_complete(weights, config, source)
     return Source(source, weights, config, found, classes_of(meta, weights), num_heads)
 

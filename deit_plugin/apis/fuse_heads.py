@@ -20,17 +20,19 @@ def fuse_heads(weights: Weights, source: str) -> Weights:
     does nothing.
 
     Args:
-        weights (dict): Of a LeViT, EfficientFormer, RepViT or SwiftFormer of mmpretrain or timm, by the names
-            of either.
+        weights (dict): By the names of mmpretrain or timm. timm has an EfficientFormer (V1) and a SwiftFormer
+            with two heads alone, which do not load them.
         source (str): Where it comes from, for messages.
 
     Raises:
         ValueError: If there are no two heads, or they do not read the same features.
     """
     two = [n for n, v in weights.items() if n.endswith('cls_token') and v.ndim == 3 and v.shape[1] > 1]
-    if two or any(name.endswith('dist_token') for name in weights):  # PiT has both in one
+    tokens = two or any(name.endswith('dist_token') for name in weights)  # PiT has both in one
+    if tokens or any(name.startswith('heads_dist.') for name in weights):  # EfficientViM
         raise ValueError(
-            f'The heads of {source} read two tokens, so no model with one head gives their mean: '
+            f'The heads of {source} read {"two tokens" if tokens else "several stages"}, so no model with '
+            'one head gives their mean: '
             '`deit-plugin export --head mean` writes a program that does'
         )
     found = next((match for name in weights if (match := _DIST.match(name))), None)

@@ -8,12 +8,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
-from mmpretrain.apis.model import ModelHub
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.models import BaseClassifier
 from mmpretrain.registry import TRANSFORMS
@@ -32,8 +30,7 @@ from ..models.recorded import (
     set_num_classes,
 )
 from ..models.two_heads import two_heads
-from .configs import read_model_config, type_name
-from .hub import variants
+from .configs import named_config, type_name
 from .image_list import EXTENSIONS
 from .output import check_output
 
@@ -59,7 +56,7 @@ class Predictor:
             recorded = config_of(meta)
             model, pipeline = recorded_model(recorded, weights, checkpoint), recorded_pipeline(recorded)
         else:
-            cfg = _named_config(config)
+            cfg = named_config(config)
             model, pipeline = dict(cfg.model), cfg.test_dataloader.dataset.pipeline
             model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
             model.pop('teacher', None), model.pop('teacher_labels', None)
@@ -95,14 +92,6 @@ class Predictor:
         cls, dist = dual.dual_logits(images)
         logits = dict(prediction=fuse(cls, dist, dual.prediction), class_head=cls, distillation_head=dist)
         return {name: value.softmax(dim=1) for name, value in logits.items()}
-
-
-def _named_config(name: str) -> Config:
-    if name in variants():
-        return ModelHub.get(name).config
-    if osp.isfile(name):
-        return read_model_config(name)
-    raise ValueError(f'--config {name!r} is no variant and no file: choose from {", ".join(variants())}')
 
 
 def _class_names(meta: Mapping, number: int) -> list[str]:

@@ -75,6 +75,11 @@ def check_weights(weights: Mapping, source: str = 'The file', integers: Collecti
         print_log(f'{source} holds weights in {" and ".join(sorted(cast))}', logger='current')
 
 
+def counted(weights: Mapping) -> set[str]:
+    """The names under which models of other kinds have integers: what norms count, and places of biases."""
+    return {name for name in weights if str(name).endswith(('num_batches_tracked', 'bias_idxs'))}
+
+
 def _not_a_weight(name, value, integer: bool) -> str:
     if not isinstance(name, str):
         return 'its name is not text'

@@ -5,7 +5,7 @@ import re
 import torch.nn as nn
 from mmengine.runner import CheckpointLoader
 
-from .contents import check_weights, weights_of
+from .contents import check_weights, counted, weights_of
 
 
 def load_strict(model: nn.Module, filename: str):
@@ -23,7 +23,7 @@ def load_strict(model: nn.Module, filename: str):
     integers = {name for name, value in model.state_dict().items() if not value.is_floating_point()}
     integers |= {name.removeprefix('model.') for name in integers}  # a student of timm takes timm's names too
     weights = {re.sub(r'^module\.', '', str(name)): value for name, value in weights.items()}
-    check_weights(weights, filename, integers)
+    check_weights(weights, filename, integers | counted(weights))
     try:
         missing, unexpected = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:

@@ -27,11 +27,14 @@ _EFFICIENTFORMER = {
     r'head\.dist_head\.': 'head_dist.',
 }
 
+OF_MMPRETRAIN = ('levit', 'deployed_levit', 'efficientformer')
+
 
 def family_of(weights: Weights) -> str | None:
-    """``'levit'`` or ``'efficientformer'`` by mmpretrain's names, ``'timm_levit'`` by timm's, else None."""
+    """One of ``OF_MMPRETRAIN`` by mmpretrain's names, ``'timm_levit'`` by timm's, else None."""
     firsts = {
         'backbone.stages.0.0.block.qkv.linear.weight': 'levit',
+        'backbone.stages.0.0.block.qkv.weight': 'deployed_levit',
         'backbone.network.0.0.mlp.fc1.weight': 'efficientformer',
         'stages.0.blocks.0.attn.qkv.linear.weight': 'timm_levit',
     }
@@ -49,6 +52,11 @@ def student_to_timm(weights: Weights, source: str) -> Weights:
         ValueError: If it is none of the two, or timm has no place for a weight.
     """
     family = family_of(weights)
+    if family == 'deployed_levit':
+        raise ValueError(
+            f'{source} is a LeViT with `deploy=True`, and other libraries keep the norms that are merged '
+            'there: convert the checkpoint of its training, or --to mmpretrain, with its config'
+        )
     if family not in ('levit', 'efficientformer'):
         raise ValueError(
             f'{source} is no DeiT, LeViT or EfficientFormer of mmpretrain: there is no table of names for '

@@ -14,7 +14,7 @@ from .student_names import depth_of
 
 # What mmpretrain's TimmClassifier, and ours, take for themselves.
 _OTHERS = {'type', 'model_name', 'loss', 'prediction', 'data_preprocessor', 'with_cp', 'head'}
-_NOT_OF_THE_FUNCTION = {'img_size', 'num_classes', 'drop_rate', 'drop_path_rate'}
+_NOT_OF_THE_FUNCTION = {'img_size', 'num_classes', 'drop_rate', 'drop_path_rate', 'distilled'}
 _LEVITS = {f'levit_{arch}': dict(arch_of) for arch, arch_of in LeViT.arch_zoo.items()}
 
 
@@ -34,13 +34,36 @@ class TimmModel(NamedTuple):
         """Raise a ValueError if weights are not all of the model, by names and shapes."""
         with torch.device('meta'):
             built = timm.create_model(self.name, **self.args)
-        expected = {name: value.shape for name, value in built.state_dict().items()}
-        given = {name: value.shape for name, value in weights.items()}
-        if wrong := sorted(n for n in expected.keys() | given.keys() if expected.get(n) != given.get(n)):
-            raise ValueError(
-                f'{source} is not a whole {self.name} of timm: missing, unknown or of another shape are '
-                f'{some(wrong)}'
-            )
+        check_whole(weights, built, source, f'{self.name} of timm')
+
+    def with_one_head(self) -> 'TimmModel':
+        """The same without its distillation head.
+
+        Raises:
+            ValueError: If timm has none.
+        """
+        for option in ('distillation', 'distilled'):
+            one = TimmModel(self.name, {**self.args, option: False})
+            try:
+                with torch.device('meta'):
+                    timm.create_model(one.name, **one.args)
+            except TypeError:  # it has no such option
+                continue
+            return one
+        raise ValueError(
+            f'timm has no {self.name} with one head: `deit-plugin export --head mean` writes a program that '
+            'gives the mean of both'
+        )
+
+
+def check_whole(weights: Weights, model: torch.nn.Module, source: str, name: str):
+    """Raise a ValueError if weights are not all of a model, by names and shapes."""
+    expected = {key: value.shape for key, value in model.state_dict().items()}
+    given = {key: value.shape for key, value in weights.items()}
+    if wrong := sorted(key for key in expected.keys() | given.keys() if expected.get(key) != given.get(key)):
+        raise ValueError(
+            f'{source} is not a whole {name}: missing, unknown or of another shape are {some(wrong)}'
+        )
 
 
 def recorded_timm_model(model: Mapping) -> TimmModel:
@@ -70,10 +93,13 @@ def levit_model(weights: Weights, whole: bool = False) -> TimmModel:
             for values_of, value in zip(found.values(), stage):
                 values_of.append(value)
             sides.append(round(positions**0.5))
-        (_,) = set(found['key_dims'])
     except (KeyError, ValueError, ZeroDivisionError) as error:
         raise ValueError(f'The shapes are of no LeViT of timm: {error}') from error
-    args = dict(num_classes=_num_classes(weights), img_size=16 * sides[0])
+    if len(set(found['key_dims'])) != 1:
+        raise ValueError(f'timm has a LeViT with one key_dim for all stages, not with {found["key_dims"]}')
+    args: dict = dict(num_classes=_num_classes(weights), img_size=16 * sides[0])
+    if 'head_dist.linear.weight' not in weights:
+        args['distilled'] = False
     name = next((name for name, known in _LEVITS.items() if known == found), None)
     return TimmModel(name or 'levit_128s', args if name and not whole else {**args, **_levit_args(found)})
 
@@ -86,7 +112,13 @@ def _levit_args(arch: Mapping) -> dict:
 
 
 def efficientformer_model(weights: Weights) -> TimmModel:
-    """The EfficientFormer that weights by timm's names are of, by their shapes."""
+    """The EfficientFormer that weights by timm's names are of, by their shapes.
+
+    Raises:
+        ValueError: If it has one head.
+    """
+    if 'head_dist.weight' not in weights:
+        raise ValueError('timm has no EfficientFormer with one head: only --to mmpretrain, with its config')
     widths = [len(weights[f'{place}.bias']) for place in _norms(weights)]
     vits = sum(name.endswith('token_mixer.qkv.weight') for name in weights)
     blocks = [depth_of(weights, stage) for stage in range(len(widths))]

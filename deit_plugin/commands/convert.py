@@ -9,7 +9,7 @@ def add_arguments(parser):
         'source',
         metavar='SRC',
         help='a checkpoint of facebookresearch/deit, timm, transformers, mmpretrain or deit_plugin: file, '
-        'folder or address; of a student of timm that of its training',
+        'folder or address; of a student of timm that of its training, or with --config',
     )
     parser.add_argument('target', metavar='DST', help='a file; for transformers a folder')
     parser.add_argument('--to', required=True, choices=FORMATS, help='the library')
@@ -21,6 +21,9 @@ def add_arguments(parser):
         '--fuse-heads',
         action='store_true',
         help='of a student that is no DeiT, such as LeViT: one head that gives the mean of both',
+    )
+    parser.add_argument(
+        '--config', help='the name of a variant, or a config file, where the checkpoint does not record it'
     )
     parser.add_argument('--force', action='store_true', help='replace what is there')
 

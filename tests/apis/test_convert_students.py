@@ -9,6 +9,7 @@ import timm
 import torch
 import transformers
 from conftest import ROOT
+from mmengine.config import Config
 from mmpretrain.models import EfficientFormer, LeViT
 from mmpretrain.registry import MODELS
 from PIL import Image
@@ -20,6 +21,8 @@ from students import (
     REPVIT,
     STUDENTS,
     TIMM,
+    TIMM_LEVIT,
+    V2,
     K,
     drawn,
     save,
@@ -239,6 +242,96 @@ def another(path, model):
     torch.save(content, path)
 
 
+def of_one_head(cfg):
+    """Without distillation."""
+    loss = dict(type='DistillationLoss', mode='none', distill_on='cls')
+    return dict(cfg, head=dict(cfg['head'], distillation=False, loss=loss))
+
+
+DEPLOYED = dict(
+    LEVIT,
+    backbone=dict(LEVIT['backbone'], deploy=True),
+    head=dict(LEVIT['head'], type='TrainableLeViTClsHead', deploy=True),
+)
+
+
+@pytest.mark.parametrize(
+    'cfg, side',
+    [(DEPLOYED, 64), (of_one_head(LEVIT), 64), (of_one_head(EFFICIENTFORMER), 224)],
+    ids=['deployed', 'levit', 'efficientformer'],
+)
+def test_what_mmpretrain_alone_has_stays_its_own(cfg, side, tmp_path):
+    model = save(tmp_path / 'a.pth', cfg, side)
+    convert(str(tmp_path / 'a.pth'), str(tmp_path / 'b.pth'), 'mmpretrain')
+    content = torch.load(tmp_path / 'b.pth')
+    assert content['meta']['dataset_meta'] == dict(classes=CLASSES)
+    assert content['state_dict'].keys() == model.state_dict().keys()
+
+
+@torch.no_grad()
+def test_a_levit_with_one_head(tmp_path):
+    model = save(tmp_path / 'a.pth', of_one_head(LEVIT), 64)
+    images = torch.randn(2, 3, 64, 64)
+    convert(str(tmp_path / 'a.pth'), str(tmp_path / 'timm.pth'), 'timm')
+    peer = timm.create_model('levit_128s', num_classes=K, distilled=False, **LEVITS)
+    peer.load_state_dict(torch.load(tmp_path / 'timm.pth'))
+    torch.testing.assert_close(peer.eval()(images), model(images), atol=1e-5, rtol=1e-5)
+    of_timm = dict(TIMM_LEVIT, distilled=False, loss=dict(type='CrossEntropyLoss'))
+    other = save(tmp_path / 'b.pth', of_timm, 64)
+    for name, expected in dict(a=model, b=other).items():
+        convert(str(tmp_path / f'{name}.pth'), str(tmp_path / name), 'transformers')
+        kind = transformers.LevitForImageClassification
+        peer, info = kind.from_pretrained(tmp_path / name, output_loading_info=True)
+        assert not any(info.values()) and peer.config.architectures == [kind.__name__]
+        torch.testing.assert_close(peer.eval()(images).logits, expected(images), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_the_config_in_the_docs(tmp_path):
+    """Over mmpretrain's own, which writes defaults out, such as attn_ratio."""
+    text = (ROOT / 'docs/students.md').read_text().split('## LeViT of mmpretrain\n')[1]
+    (tmp_path / 'config.py').write_text(text.split('```python\n')[1].split('```')[0])
+    cfg = Config.fromfile(str(tmp_path / 'config.py')).model.to_dict()
+    assert cfg['backbone']['attn_ratio'] == 2
+    cfg['backbone'].update(img_size=64, act_cfg=dict(type='HSwish'))
+    cfg['head']['num_classes'] = K
+    model = save(tmp_path / 'a.pth', cfg, 64)
+    convert(str(tmp_path / 'a.pth'), str(tmp_path / 'timm.pth'), 'timm')
+    peer = timm.create_model('levit_128s', num_classes=K, img_size=64)
+    peer.load_state_dict(torch.load(tmp_path / 'timm.pth'))
+    images = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(peer.eval()(images), model(images), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['repvit_m0_9', 'efficientformerv2_s0'])
+@torch.no_grad()
+def test_published_weights_with_the_name_of_their_variant(name, tmp_path):
+    """Which record no config, of as many classes as they have."""
+    model = timm.create_model(name, num_classes=K).eval()
+    torch.save(model.state_dict(), tmp_path / 'a.pth')
+    command = ['convert', str(tmp_path / 'a.pth'), str(tmp_path / 'hub'), '--to', 'transformers']
+    assert main(command) == 2
+    assert main([*command, '--config', name]) == 0
+    peer = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / 'hub').eval()
+    images = torch.randn(1, 3, 224, 224)
+    torch.testing.assert_close(peer(images).logits, model(images), atol=1e-4, rtol=1e-4)
+    (tmp_path / 'config.py').write_text(f"model = dict(type='TimmClassifier', model_name='{name}')")
+    convert(str(tmp_path / 'a.pth'), str(tmp_path / 'b.pth'), 'timm', config=str(tmp_path / 'config.py'))
+    given = torch.load(tmp_path / 'b.pth')
+    assert all(torch.equal(given.pop(key), value) for key, value in model.state_dict().items()) and not given
+
+
+@pytest.mark.parametrize(
+    'config, message',
+    [('repvit_m1_0', 'a.pth is not a whole repvit_m1_0 of timm'), ('no_such', 'is no variant and no file')],
+)
+def test_the_name_of_another_variant(config, message, tmp_path):
+    torch.save(timm.create_model('repvit_m0_9', num_classes=K).state_dict(), tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=message):
+        convert(str(tmp_path / 'a.pth'), str(tmp_path / 'b.pth'), 'timm', config=config)
+    assert not (tmp_path / 'b.pth').exists()
+
+
 @pytest.mark.parametrize(
     'cfg, change, to, message',
     [
@@ -251,14 +344,38 @@ def another(path, model):
             dict(LEVIT, backbone=dict(LEVIT['backbone'], act_cfg=dict(type='ReLU'))),
             None,
             'transformers',
-            'has model.backbone.act_cfg, for which transformers has no place',
+            r"has model.backbone.act_cfg=\{'type': 'ReLU'\}, for which transformers .*'HSwish'",
         ),
         (
             dict(EFFICIENTFORMER, backbone=dict(EFFICIENTFORMER['backbone'], pool_size=5)),
             None,
             'timm',
-            'has model.backbone.pool_size, for which timm has no place',
+            'has model.backbone.pool_size=5, for which timm has no place: .*default, 3',
         ),
+        (
+            dict(LEVIT, backbone=dict(LEVIT['backbone'], attn_ratio=3)),
+            None,
+            'timm',
+            'has model.backbone.attn_ratio=3, for which timm has no place: .*default, 2',
+        ),
+        (
+            dict(
+                LEVIT,
+                backbone=dict(LEVIT['backbone'], arch=dict(LEVIT['backbone']['arch'], key_dims=[8, 16, 8])),
+            ),
+            None,
+            'timm',
+            r'timm has a LeViT with one key_dim for all stages, not with \[8, 16, 8\]',
+        ),
+        (DEPLOYED, None, 'timm', 'two.pth is a LeViT with `deploy=True`.*or --to mmpretrain'),
+        (of_one_head(EFFICIENTFORMER), None, 'timm', 'timm has no EfficientFormer with one head'),
+        (
+            of_one_head(EFFICIENTFORMER),
+            cut,
+            'mmpretrain',
+            'two.pth is not a whole DistilledClassifier of its',
+        ),
+        (V2, without_record, 'timm', 'is of no DeiT that is known here.*--config names one'),
     ],
 )
 def test_what_cannot_be_converted(cfg, change, to, message, tmp_path):
