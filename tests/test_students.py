@@ -99,8 +99,6 @@ def test_each_head_is_exported(student):
     [
         pytest.param('repvit', 'torch-export', marks=pytest.mark.slow),
         pytest.param('levit', 'onnx', marks=pytest.mark.slow),
-        pytest.param('timm_levit', 'onnx', marks=pytest.mark.slow),
-        pytest.param('efficientformer', 'onnx', marks=pytest.mark.slow),
     ],
     indirect=['student'],
 )

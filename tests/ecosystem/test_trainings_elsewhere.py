@@ -142,13 +142,13 @@ def test_optuna_hears_the_accuracy():
 def test_the_confusion_matrix_fits_the_accuracy():
     """Its diagonal is the accuracy that `evaluate` measures."""
     matrix, evaluate = commands(
-        example('Confusion matrix', language='bash', last='epoch_30.pth -> epoch_2.pth')
+        example('Confusion matrix', language='bash', last='epoch_30.pth -> epoch_4.pth')
     )
     run(matrix, *NO_WORKERS)
     counts = pickle.loads(Path('confusion.pkl').read_bytes())
     assert counts.sum(1).tolist() == labels() and Path('confusion.png').stat().st_size > 10000
     weights = evaluate.index('--weights') + 1
-    evaluate[weights] += '/epoch_2.pth'
+    evaluate[weights] += '/epoch_4.pth'
     run([*evaluate, '--workers', '0', '--json', 'confusion.json'])
     (result,) = json.loads(Path('confusion.json').read_text())
     assert 100 * counts.trace().item() / 360 == pytest.approx(result['measured']['top1'], abs=1e-3)

@@ -27,10 +27,14 @@ def make_student(arch, distilled, img_size):
     )
 
 
-@pytest.mark.parametrize('img_size', [224, pytest.param(384, marks=pytest.mark.slow)])
-@pytest.mark.parametrize('distilled', [False, True])
 @pytest.mark.parametrize(
-    'arch', ['tiny', *[pytest.param(a, marks=pytest.mark.slow) for a in ('small', 'base')]]
+    'arch, distilled, img_size',
+    [
+        *[('tiny', distilled, size) for distilled in (False, True) for size in (224, 384)],
+        *[pytest.param('small', distilled, 224, marks=pytest.mark.slow) for distilled in (False, True)],
+        *[pytest.param('base', distilled, 224, marks=pytest.mark.slow) for distilled in (False, True)],
+        pytest.param('base', True, 384, marks=pytest.mark.slow),
+    ],
 )
 def test_logits_equal_timm_and_mmpretrain(arch, distilled, img_size):
     ours = shuffle_weights(make_student(arch, distilled, img_size)).eval()

@@ -280,7 +280,12 @@ def test_a_training_with_a_moving_average_goes_on(make, name, tmp_path):
     teacher = dict(TEACHER, data_preprocessor=dict(mean=[0.0] * 3, std=[1.0] * 3))
     torch.save(build(teacher).state_dict(), tmp_path / 'teacher.pth')
     model = make(name, teacher=dict(teacher, checkpoint=str(tmp_path / 'teacher.pth')))
-    (model if make is timm_classifier else model['backbone'])['img_size'] = 32
+    if make is timm_classifier:
+        model.update(img_size=32, embed_dim=(16, 24, 32), num_heads=(1, 1, 2), key_dim=8, depth=(1, 1, 1))
+    else:
+        widths = dict(embed_dims=[16, 24, 32], num_heads=[1, 1, 2], depths=[1, 1, 1], key_dims=[8, 8, 8])
+        model['backbone'].update(type='TrainableLeViT', arch=widths, img_size=32)
+        model['head']['in_channels'] = 32
     kwargs = dict(
         train_dataloader=dict(
             dataset=dict(type='Noise'),
@@ -402,7 +407,8 @@ def test_each_family_of_timm_gives_both_logits(name):
 
 
 def test_a_compiled_student_of_timm():
-    model = build(timm_classifier('repvit', teacher=None, loss=dict(LOSS, mode='none'))).train()
+    cfg = timm_classifier('repvit', teacher=None, loss=dict(LOSS, mode='none'))
+    model = build(dict(cfg, depth=(1, 1, 1, 1))).train()
     twin, batch = copy.deepcopy(model), make_batch()
     twin.forward = torch.compile(twin.forward, backend='eager')
     torch.testing.assert_close(step(twin, batch), step(model, batch))
