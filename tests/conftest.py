@@ -12,6 +12,7 @@ import pytest
 import torch
 from mmengine.config import Config, utils
 from mmengine.evaluator import BaseMetric
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS, METRICS, MODELS, RUNNERS
 from mmpretrain.structures import DataSample
@@ -158,7 +159,9 @@ def config(name):
 
 
 def build(cfg):
-    return MODELS.build(copy.deepcopy(cfg))
+    """In the scope in which a runner builds."""
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(copy.deepcopy(cfg))
 
 
 def make_batch(size=4, side=32, num_classes=NUM_CLASSES):

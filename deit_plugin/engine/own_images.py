@@ -28,6 +28,7 @@ _LABELS = dict(type='LabelSmoothLoss', label_smooth_val=0.1)  # as DistillationL
 WARMUP = 5  # epochs at most, and a sixth of all, as of EPOCHS; of few epochs none
 RECIPE_TEACHER = 'regnety_160-a5fe301d'  # of ImageNet, which the variants' configs name
 PUBLISHED = 'https://dl.fbaipublicfiles.com/deit/'  # the weights of DeiTs, which they start from
+_OF_A_DEIT = 'type', 'backbone', 'neck', 'head', 'teacher'  # of a model; a student of timm has the rest
 SETTINGS = (
     *('data_root', 'val_fraction', 'train_list', 'val_list', 'classes', 'image_size'),
     *('student', 'teacher', 'teacher_checkpoint', 'pretrained', 'load_from'),
@@ -132,9 +133,16 @@ def _choose_student(cfg: Config):
     if str(cfg.get('load_from')).startswith(PUBLISHED):
         cfg.load_from = None
     pretrained = cfg.get('pretrained', True) and not cfg.get('load_from')
-    model = named_student(cfg.student, pretrained)
+    given, model = cfg.model, named_student(cfg.student, pretrained)
     cfg.data_preprocessor.update(model.pop('data_preprocessor'))
-    cfg.model = dict(model, train_cfg=cfg.model.get('train_cfg'))
+    head = given.get('head', {})
+    if head.get('loss', {}).get('type') == 'DistillationLoss':
+        model['loss'].update(head.loss)
+    if 'prediction' in head:
+        model['prediction'] = head.prediction
+    cfg.model = model
+    of_student = {name: value for name, value in given.items() if name not in _OF_A_DEIT}
+    cfg.merge_from_dict(dict(model=dict(of_student, train_cfg=given.get('train_cfg'))))
 
 
 def _complete_classes(cfg: Config, classes: list[str]):

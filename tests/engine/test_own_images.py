@@ -397,7 +397,7 @@ def test_a_student_of_timm_by_one_option(images, tmp_path, name, on):
     )
     assert cfg.load_from is None and cfg.model.pretrained  # timm's weights in place of the DeiT's
     assert cfg.optim_wrapper.optimizer.lr < 1e-4  # a rate for what has learnt already
-    assert cfg.model.loss == dict(type='DistillationLoss', distill_on=on)
+    assert (cfg.model.loss.mode, cfg.model.loss.distill_on) == ('hard', on)
     assert cfg.data_preprocessor.mean == [255 * v for v in timm.get_pretrained_cfg(name).mean]
     model = build(dict(cfg.model, pretrained=False, data_preprocessor=dict(cfg.data_preprocessor)))
     assert model.num_classes == 3 and model.model.pretrained_cfg['architecture'] == name
@@ -418,3 +418,20 @@ def test_students_that_there_are_not(images):
         completed('deit_tiny_distilled_folder', images, student='levit_129')
     with pytest.raises(ValueError, match="student='levit_128s': this config trains a teacher"):
         completed('teacher_folder', images, student='levit_128s')
+
+
+def test_options_of_the_model_are_those_of_the_student(images, tmp_path):
+    path = record(tmp_path / 'teacher.pth', ('ant', 'bee', 'cat'))
+    options = {'model.head.loss.mode': 'soft', 'model.head.loss.tau': 3.0, 'model.drop_path_rate': 0.1}
+    options |= {'model.head.prediction': 'cls', 'model.loss.alpha': 0.9}
+    cfg, _ = completed(
+        'deit_tiny_distilled_folder', images, student='levit_128s', teacher_checkpoint=path, **options
+    )
+    loss = cfg.model.loss
+    assert (loss.mode, loss.tau, loss.alpha, loss.distill_on) == ('soft', 3.0, 0.9, 'dist')
+    assert cfg.model.prediction == 'cls' and cfg.model.drop_path_rate == 0.1
+    assert len(cfg.model.train_cfg.augments) == 2 and not cfg.model.keys() & {'head', 'neck', 'backbone'}
+    wrong = dict(student='levit_128s', **{'model.model_nam': 'foo'})
+    cfg, _ = completed('deit_tiny_distilled_folder', images, **wrong)
+    with pytest.raises(TypeError, match='model_nam'):
+        build(dict(cfg.model, pretrained=False, data_preprocessor=dict(cfg.data_preprocessor)))

@@ -258,7 +258,10 @@ def test_a_batch_larger_than_the_data(tmp_path):
 def test_random_weights_and_no_teacher_are_said(tmp_path):
     dots(tmp_path).train()
     (log,) = (tmp_path / 'run').glob('*/*.log')
-    for line in ('No teacher: both heads learn the labels', 'The weights to start from are random'):
+    for line in (
+        'No teacher: the class head alone learns the labels',
+        'The weights to start from are random',
+    ):
         assert f'INFO - {line}' in log.read_text()
     model = distilled(teacher=None, mode='none')
     model['init_cfg'] = dict(type='Pretrained', checkpoint=str(tmp_path / 'run' / 'epoch_4.pth'))
@@ -266,3 +269,20 @@ def test_random_weights_and_no_teacher_are_said(tmp_path):
     dots(tmp_path / 'again', model).train()
     (log,) = (tmp_path / 'again' / 'run').glob('*/*.log')
     assert 'are random' not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    'options, learners',
+    [
+        (dict(distilled=True), 'both heads learn'),
+        (dict(distilled=False), 'the head learns'),
+    ],
+)
+def test_as_many_heads_learn_as_there_are(options, learners, tmp_path):
+    """Of a student without a teacher."""
+    loss = dict(type='CrossEntropyLoss')
+    preprocessor = distilled(teacher=None, mode='none')['data_preprocessor']
+    model = dict(TIMM_LEVIT, img_size=32, loss=loss, data_preprocessor=preprocessor, **options)
+    dots(tmp_path, model).train()
+    (log,) = (tmp_path / 'run').glob('*/*.log')
+    assert f'INFO - No teacher: {learners} the labels' in log.read_text()

@@ -18,6 +18,7 @@ from ..utils import unwrap
 
 # Of other variants of DeiT: newly drawn where a checkpoint lacks them.
 _OPTIONAL = ('dist_token', 'mask_token')
+_MOST = 0.9  # of a model may be drawn anew where a training begins: a small backbone in a large detector
 
 
 @HOOKS.register_module()
@@ -28,7 +29,8 @@ class FilledModelHook(Hook):
 
     mmengine prints a warning of what is missing and goes on with random weights. To fine-tune that is
     as it should be: a head for other classes is drawn anew, and so is a distillation token that the
-    checkpoint lacks; the log lists them. A :class:`DeiT` that lacks anything else is refused.
+    checkpoint lacks; the log lists them. A :class:`DeiT` that lacks anything else is refused, and so is a
+    checkpoint that fills less than a tenth of a model.
 
     The hook also lets any model with a DeiT as a part, such as ``SimMIM`` or a detector, load the
     weights of other libraries by their names; an ``ImageClassifier`` does so without it.
@@ -86,6 +88,12 @@ class FilledModelHook(Hook):
         ]
         if not lacking:
             return
+        own = [name for name in _own(model) if not name.endswith('num_batches_tracked')]
+        if self._may_lack and len(lacking) > _MOST * len(own):
+            raise ValueError(
+                f'The checkpoint fills {len(own) - len(lacking)} of the {len(own)} weights of the model: is it '
+                f'of another one? It lacks {some(lacking)}. Set `load_from` to weights of this model, or None'
+            )
         backbone = [
             f'{path}.{name}'.lstrip('.')
             for path, module in model.named_modules()

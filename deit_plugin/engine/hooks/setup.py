@@ -16,6 +16,7 @@ from ...draws import draws_put_back
 from ...messages import some
 from ...models import DeiT, DeiTDataPreprocessor, TaughtClassifier
 from ...models.image_size import image_size_of_config
+from ...models.two_heads import two_heads
 from ..loops import TeacherLabelLoop
 from ..schedulers import DeiTLR
 from ..utils import names_weights, unwrap
@@ -233,7 +234,7 @@ def _summary(runner, model) -> Iterator[str]:
         weights = cfg.get('checkpoint') or 'its config'
         yield f'Teacher: {name}, weights from {weights}; {model.distillation.mode} distillation'
     elif isinstance(model, TaughtClassifier):
-        yield 'No teacher: both heads learn the labels'
+        yield f'No teacher: {_learners(model)} the labels'
     loop, wrapper = runner.train_loop, runner.optim_wrapper
     rates = [group['lr'] for group in wrapper.param_groups]
     yield (
@@ -245,3 +246,9 @@ def _summary(runner, model) -> Iterator[str]:
         yield 'The weights to start from are random'
     if runner.iter:
         yield f'It goes on after {runner.epoch} epochs, {runner.iter} iterations'
+
+
+def _learners(model: TaughtClassifier) -> str:
+    if two_heads(model) is None:
+        return 'the head learns'
+    return 'both heads learn' if model.distillation is None else 'the class head alone learns'
