@@ -296,14 +296,11 @@ def test_a_model_without_a_deit_is_compared_too(tmp_path, given, problem):
         runner_of(LENET, tmp_path, save(tmp_path / 'a.pth', weights)).test()
 
 
-@pytest.mark.parametrize(
-    'given', [dict(type='ImageClassifier', backbone=dict(type='ResNet', depth=18)), None]
-)
-def test_weights_of_another_model_are_no_start(tmp_path, given):
-    """Of a model that has none of ours, and with a name or two in common."""
-    weights = build(given).state_dict() if given else {'head.fc.bias': torch.ones(5)}
+def test_weights_of_another_model_are_no_start(tmp_path):
+    """Of a model that has none of ours."""
+    weights = build(dict(type='ImageClassifier', backbone=dict(type='ResNet', depth=18))).state_dict()
     runner = runner_of(LENET, tmp_path, save(tmp_path / 'a.pth', weights))
-    with pytest.raises(ValueError, match=r'fills [01] of the 12 weights of the model: is it of another one'):
+    with pytest.raises(ValueError, match='fills 0 of the 8 weights of the model: is it of another one'):
         runner.train()
 
 
