@@ -91,8 +91,8 @@ class FilledModelHook(Hook):
         own = [name for name in _own(model) if not name.endswith('num_batches_tracked')]
         if self._may_lack and len(lacking) > _MOST * len(own):
             raise ValueError(
-                f'The checkpoint fills {len(own) - len(lacking)} of the {len(own)} weights of the model: is it '
-                f'of another one? It lacks {some(lacking)}. Set `load_from` to weights of this model, or None'
+                f'The checkpoint fills {len(own) - len(lacking)} of the {len(own)} weights of the model: is '
+                f'it of another one? It lacks {some(lacking)}. Set `load_from` to weights of it, or to None'
             )
         backbone = [
             f'{path}.{name}'.lstrip('.')
