@@ -23,7 +23,7 @@ from ..checkpoints.timm_model import (
 from ..messages import shown
 from ..models.recorded import build_classifier, num_classes_of_weights, recorded_model
 from .convert_files import mmpretrain_file, safetensors, timm_file
-from .fuse_heads import fuse_heads
+from .fuse_heads import fuse_heads, two_prefixes
 from .student_configs import levit_config, levit_processor, preparation_of, wrapper_config
 from .transformers_config import PROCESSOR
 
@@ -190,6 +190,7 @@ def fused(student: Student | None, given: Weights, source: str, to: str) -> Stud
             f'{source} records no model, so nothing tells whether it is whole and reads the mean of both '
             'heads: name its config (--config)'
         )
+    two_prefixes(given, source)  # a head that is not there is not called untrained
     _check_mean(section(student.config, 'model'), source)
     if student.model is None or student.of_mmpretrain and to == 'mmpretrain':
         return student._replace(weights=fuse_heads(student.weights, source))

@@ -27,19 +27,7 @@ def fuse_heads(weights: Weights, source: str) -> Weights:
     Raises:
         ValueError: If there are no two heads, or they do not read the same features.
     """
-    two = [n for n, v in weights.items() if n.endswith('cls_token') and v.ndim == 3 and v.shape[1] > 1]
-    tokens = two or any(name.endswith('dist_token') for name in weights)  # PiT has both in one
-    if tokens or any(name.startswith('heads_dist.') for name in weights):  # EfficientViM
-        raise ValueError(
-            f'The heads of {source} read {"two tokens" if tokens else "several stages"}, so no model with '
-            'one head gives their mean: '
-            '`deit-plugin export --head mean` writes a program that does'
-        )
-    found = next((match for name in weights if (match := _DIST.match(name))), None)
-    if found is None:
-        raise ValueError(f'{source} has no two heads to fuse: there is no head_dist or dist_head in it')
-    dist = found[1] + found[2] + '.'
-    cls = found[1] + 'head.'
+    cls, dist = two_prefixes(weights, source)
     missing = [name for name in weights if name.startswith(dist) and cls + name[len(dist) :] not in weights]
     if missing:
         raise ValueError(f'{source} has no class head beside {missing[0]}')
@@ -55,6 +43,24 @@ def fuse_heads(weights: Weights, source: str) -> Weights:
         if cls + 'bn.' + name in weights:
             fused[cls + 'bn.' + name] = torch.full_like(weights[cls + 'bn.' + name], value)
     return fused
+
+
+def two_prefixes(weights: Weights, source: str) -> tuple[str, str]:
+    """How the names of class and distillation head begin. Arguments, errors: see :func:`fuse_heads`."""
+    two = [n for n, v in weights.items() if n.endswith('cls_token') and v.ndim == 3 and v.shape[1] > 1]
+    tokens = two or any(name.endswith('dist_token') for name in weights)  # PiT has both in one
+    if tokens or any(name.startswith('heads_dist.') for name in weights):  # EfficientViM
+        raise ValueError(
+            f'The heads of {source} read {"two tokens" if tokens else "several stages"}, so no model with '
+            'one head gives their mean: '
+            '`deit-plugin export --head mean` writes a program that does'
+        )
+    found = next((match for name in weights if (match := _DIST.match(name))), None)
+    if found is None:
+        raise ValueError(
+            f'{source} has one head, there is no head_dist or dist_head in it to fuse: leave --fuse-heads out'
+        )
+    return found[1] + 'head.', f'{found[1]}{found[2]}.'
 
 
 def _merged(weights: Weights, prefix: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,6 +21,13 @@ V1 = dict(
     embed_dims=(8, 16, 24, 32),
     depths=(1, 1, 1, 2),
 )
+FASTVIT = dict(
+    type='DistilledTimmClassifier',
+    model_name='fastvit_t8',
+    num_classes=K,
+    layers=(1, 1, 1, 1),
+    loss=dict(type='DistillationLoss', distill_on='cls'),
+)
 SWIFTFORMER = dict(type='DistilledTimmClassifier', model_name='swiftformer_xs', num_classes=K)
 
 
@@ -112,8 +119,10 @@ def test_timm_and_transformers_load_it(cfg, side, name, options, tmp_path):
         (
             dict(type='TimmClassifier', model_name='resnet10t', num_classes=K),
             'timm',
-            'has no two heads to fuse',
+            'has one head, there is no head_dist.* to fuse: leave --fuse-heads out',
         ),
+        (FASTVIT, 'timm', 'has one head, '),
+        (FASTVIT, 'mmpretrain', 'has one head, '),
     ],
 )
 def test_what_cannot_be_fused(cfg, to, message, tmp_path):
