@@ -63,7 +63,7 @@ def named_student(name: str, pretrained: bool) -> dict:
         ValueError: If timm has no such model.
     """
     if not timm.models.is_model(name):
-        close = some(difflib.get_close_matches(name, timm.list_models()))
+        close = some(difflib.get_close_matches(name.lower(), timm.list_models()))
         raise ValueError(f'student={name!r} is no model of timm. Close: {close}')
     with torch.device('meta'):
         two = hasattr(timm.create_model(name), 'set_distilled_training')
