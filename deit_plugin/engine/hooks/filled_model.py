@@ -88,12 +88,6 @@ class FilledModelHook(Hook):
         ]
         if not lacking:
             return
-        own = [name for name in _own(model) if not name.endswith('num_batches_tracked')]
-        if self._may_lack and len(lacking) > _MOST * len(own):
-            raise ValueError(
-                f'The checkpoint fills {len(own) - len(lacking)} of the {len(own)} weights of the model: is '
-                f'it of another one? It lacks {some(lacking)}. Set `load_from` to weights of it, or to None'
-            )
         backbone = [
             f'{path}.{name}'.lstrip('.')
             for path, module in model.named_modules()
@@ -101,16 +95,21 @@ class FilledModelHook(Hook):
             for name in module.state_dict()
             if name not in _OPTIONAL
         ]
-        if self._may_lack and not set(lacking) & set(backbone):
-            print_log(
-                f'Not filled by the checkpoint, newly drawn: {", ".join(lacking)}',
-                logger='current',
-                level=logging.WARNING,
+        if not self._may_lack or set(lacking) & set(backbone):
+            raise ValueError(
+                f'The checkpoint does not fill {some(lacking)}, which would be random. Is it of a model with '
+                'as many classes and the same tokens? It may serve to start a training from, as `load_from`'
             )
-            return
-        raise ValueError(
-            f'The checkpoint does not fill {some(lacking)}, which would be random. Is it of a model with as '
-            'many classes and the same tokens? It may serve to start a training from, as `load_from`'
+        number = sum(not name.endswith('num_batches_tracked') for name in _own(model))
+        if len(lacking) > _MOST * number:
+            raise ValueError(
+                f'The checkpoint fills {number - len(lacking)} of the {number} weights of the model: is it '
+                f'of another one? It lacks {some(lacking)}. Set `load_from` to weights of it, or to None'
+            )
+        print_log(
+            f'Not filled by the checkpoint, newly drawn: {", ".join(lacking)}',
+            logger='current',
+            level=logging.WARNING,
         )
 
 
