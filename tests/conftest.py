@@ -279,3 +279,19 @@ def make_runner(model, work_dir, scores=(1.0, 3.0, 2.0, 4.0), **kwargs):
     )
     cfg = copy.deepcopy({**cfg, **kwargs})
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def check_on_gpu(augment, images):
+    """The same draws whatever the device's generator did, the same pixels, and no wait for the device."""
+    torch.manual_seed(3)
+    expected = augment(images)
+    on_gpu = images.cuda()
+    torch.manual_seed(3)
+    torch.cuda.manual_seed(4)
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        augmented = augment(on_gpu)
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    assert augmented.is_cuda
+    assert (augmented.cpu() != expected).double().mean() < 1e-3

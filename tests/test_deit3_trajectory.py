@@ -6,17 +6,17 @@ from inspect import signature
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ARCH, NUM_CLASSES, Noise, build, config, make_runner
+from conftest import ARCH, NUM_CLASSES, Noise, build, config
 from mmpretrain.registry import DATASETS
 from mmpretrain.structures import DataSample
 from peers import SMALL_DEIT3
-from test_trajectory import Record
 from test_virtual_processes import close, run_of
 from timm import create_model
 from timm.data.mixup import mixup_target
 from timm.loss import SoftTargetCrossEntropy
 from timm.optim import Lamb, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
+from trainings import trajectory
 
 from deit_plugin.checkpoints.names import from_mmpretrain
 
@@ -84,30 +84,11 @@ def pair(cfg):
 def ours(cfg, weights, folder):
     """The losses and the weights after our runner has trained it."""
     optim = cfg.optim_wrapper.to_dict()  # on a CPU without mixed precision
-    runner = make_runner(
-        cfg.model.to_dict(),
-        folder,
-        runner_type='mmpretrain.DeiTRunner',
-        scores=[0.0] * EPOCHS,
-        train_dataloader=dict(
-            dataset=dict(type='MixedNoise'),
-            batch_size=BATCH,
-            sampler=dict(type='DefaultSampler', shuffle=False),
-            collate_fn=dict(type='default_collate'),
-        ),
-        val_dataloader=None,
-        val_cfg=None,
-        val_evaluator=None,
-        optim_wrapper=optim,
-        param_scheduler=[schedule.to_dict() for schedule in cfg.param_scheduler],
-        default_hooks=dict(checkpoint=None),
-    )
-    record = Record()
-    runner.register_hook(record)
-    runner.model.init_weights = lambda: None
+    kind = dict(runner_type='mmpretrain.DeiTRunner')
+    runner, losses = trajectory(cfg, optim, folder, dict(type='MixedNoise'), BATCH, EPOCHS, **kind)
     runner.model.double().load_state_dict(weights)
     runner.train()
-    return record.losses, runner.model.state_dict()
+    return losses, runner.model.state_dict()
 
 
 def loop(name, lr, peer):

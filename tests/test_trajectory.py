@@ -5,12 +5,12 @@ high the rounding of single precision shows after some steps."""
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ARCH, Noise, build, config, make_runner, teacher_cfg, to_timm
-from mmengine.hooks import Hook
+from conftest import ARCH, Noise, build, config, teacher_cfg, to_timm
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
+from trainings import trajectory
 
 pytestmark = pytest.mark.usefixtures('quick')
 EPOCHS, STEPS, BATCH, K = 10, 5, 8, 5
@@ -33,46 +33,20 @@ def student_cfg(mode):
     return cfg
 
 
-class Record(Hook):
-    def __init__(self):
-        self.losses = []
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.losses.append(outputs['loss'].item())
-
-
 def ours(cfg, weights, teacher, folder):
     optim = cfg.optim_wrapper
     optim.type = 'OptimWrapper'
     del optim['dtype'], optim['loss_scale']
     optim.optimizer.lr = LR
-    record = Record()
-    runner = make_runner(
-        cfg.model.to_dict(),
-        folder,
-        scores=[0.0] * EPOCHS,
-        train_dataloader=dict(
-            dataset=dict(type='Noise', size=BATCH * STEPS, num_classes=K),
-            batch_size=BATCH,
-            sampler=dict(type='DefaultSampler', shuffle=False),
-            collate_fn=dict(type='default_collate'),
-        ),
-        val_dataloader=None,
-        val_cfg=None,
-        val_evaluator=None,
-        optim_wrapper=optim.to_dict(),
-        param_scheduler=[dict(s) for s in cfg.param_scheduler],
-        default_hooks=dict(checkpoint=None),
-    )
-    runner.register_hook(record)
-    runner.model.init_weights = lambda: None
+    data = dict(type='Noise', size=BATCH * STEPS, num_classes=K)
+    runner, losses = trajectory(cfg, optim.to_dict(), folder, data, BATCH, EPOCHS)
     runner.model.load_state_dict(weights)
     runner.model.double()
     if teacher is not None:
         runner.model.teacher.build()
         runner.model.teacher.model.load_state_dict(teacher)
     runner.train()
-    return record.losses
+    return losses
 
 
 def reference_loss(mode, out, target, teacher_logits):

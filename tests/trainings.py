@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from conftest import make_runner
 from mmcv.transforms import BaseTransform
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
@@ -145,3 +146,40 @@ class Numbered(Dots):
 
     def __init__(self, **kwargs):
         super().__init__(pipeline=PIPELINE, **kwargs)
+
+
+class Record(Hook):
+    """Keeps the loss of each iteration."""
+
+    def __init__(self):
+        self.losses = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.losses.append(outputs['loss'].item())
+
+
+def trajectory(cfg, optim, folder, data, batch_size, epochs, **kwargs):
+    """A runner that trains a config's model on images in their order, without validation, from the weights
+    that it has by then; and the list of its losses."""
+    runner = make_runner(
+        cfg.model.to_dict(),
+        folder,
+        scores=[0.0] * epochs,
+        train_dataloader=dict(
+            dataset=data,
+            batch_size=batch_size,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='default_collate'),
+        ),
+        val_dataloader=None,
+        val_cfg=None,
+        val_evaluator=None,
+        optim_wrapper=optim,
+        param_scheduler=[schedule.to_dict() for schedule in cfg.param_scheduler],
+        default_hooks=dict(checkpoint=None),
+        **kwargs,
+    )
+    record = Record()
+    runner.register_hook(record)
+    runner.model.init_weights = lambda: None
+    return runner, record.losses

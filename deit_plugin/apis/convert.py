@@ -21,7 +21,7 @@ from ..models import DeiT, DeiTIII
 from ..models.recorded import num_classes_of_weights, set_num_classes
 from .configs import named_config
 from .convert_files import check_target, mmpretrain_file, safetensors, saved, timm_file, write_folder
-from .convert_students import converted, fused, read_student, without_model
+from .convert_students import Student, converted, fused, read_student, without_model
 from .transformers_config import PROCESSOR, model_config, processor_config
 
 
@@ -90,34 +90,37 @@ def convert(
         raise ValueError(f'--to {to} writes a file, but {target} is a folder')
     target = osp.realpath(osp.expanduser(target))
     check_target(target, to, force)
-    checkpoint = CheckpointLoader.load_checkpoint(source, 'cpu')
-    given, meta = without_model(weights_of(checkpoint, source, ema)), meta_of(checkpoint)
-    recorded = _config_by_name(config, given) if config else config_of(meta)
-    student = read_student(meta, recorded, given, source, to)
-    if fuse_heads:
-        student = fused(student, given, source, to)
-    if student is not None:
-        content = converted(student, to, target)
-    else:
-        content = _converted(_read(meta, recorded, given, source, num_heads), to, target)
+    read = read_source(source, to, ema, num_heads, fuse_heads, config)
+    content = converted(read, to, target) if isinstance(read, Student) else _converted(read, to, target)
     if isinstance(content, bytes):
         write_whole(target, content)
     else:
         write_folder(target, content)
 
 
-def read_source(source: str, ema: bool = False, num_heads: int | None = None) -> Source:
-    """Read a whole DeiT of any library.
+def read_source(
+    source: str,
+    to: str = 'mmpretrain',
+    ema: bool = False,
+    num_heads: int | None = None,
+    fuse_heads: bool = False,
+    config: str | None = None,
+) -> Source | Student:
+    """Read a whole DeiT of any library, or a student of another family.
 
     Args:
         source (str): As for :func:`convert`, like the others.
 
     Raises:
-        ValueError: If it is none, or not all of one.
+        ValueError: If it is neither, or not all of one.
     """
     checkpoint = CheckpointLoader.load_checkpoint(source, 'cpu')
-    meta = meta_of(checkpoint)
-    return _read(meta, config_of(meta), weights_of(checkpoint, source, ema), source, num_heads)
+    given, meta = without_model(weights_of(checkpoint, source, ema)), meta_of(checkpoint)
+    recorded = _config_by_name(config, given) if config else config_of(meta)
+    student = read_student(meta, recorded, given, source, to)
+    if fuse_heads:
+        return fused(student, given, source, to)
+    return _read(meta, recorded, given, source, num_heads) if student is None else student
 
 
 def _config_by_name(name: str, weights: Weights) -> dict:

@@ -51,7 +51,7 @@ def model_of(name: str, weights: str | None) -> Evaluated:
     if name == weights:
         path, published = file_in(weights), {}
     else:
-        cfg, published, address = named_config(name)
+        cfg, published, address = evaluated_config(name)
         path = weights_path(name, address, weights)
     checkpoint = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
     if name == weights:
@@ -63,7 +63,7 @@ def model_of(name: str, weights: str | None) -> Evaluated:
     return Evaluated(cfg, path, published, number, recorded_classes(meta_of(checkpoint), number))
 
 
-def named_config(name: str) -> tuple[Config, dict[str, float], str | None]:
+def evaluated_config(name: str) -> tuple[Config, dict[str, float], str | None]:
     """The config of a variant or of a file, the published accuracies and the address of the weights."""
     if name not in variants():
         cfg = read_model_config(name)

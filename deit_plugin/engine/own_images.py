@@ -17,14 +17,13 @@ from ..models import DeiT, DeiTIII
 from ..models.arguments import arch_of, cuts_off
 from ..models.deit3 import default_patch_size
 from ..models.recorded import set_num_classes
-from .teacher_configs import named_classifier, named_student, recorded_classifier, size_of_timm
+from .teacher_configs import LABELS, named_classifier, named_student, recorded_classifier, size_of_timm
 from .utils import names_weights
 
 VAL_NAMES = ('val', 'valid', 'validation', 'test')
 RATE, RATE_FROM_RANDOM = 5e-4 * 64 / 512, 5e-4  # at a batch of 64
 LARGEST_BATCH, MOST_WORKERS = 64, 4
 EPOCHS, STEPS = 30, 500  # at least, both
-_LABELS = dict(type='LabelSmoothLoss', label_smooth_val=0.1)  # as DistillationLoss has it
 WARMUP = 5  # epochs at most, and a sixth of all, as of EPOCHS; of few epochs none
 RECIPE_TEACHER = 'regnety_160-a5fe301d'  # of ImageNet, which the variants' configs name
 PUBLISHED = 'https://dl.fbaipublicfiles.com/deit/'  # the weights of DeiTs, which they start from
@@ -179,7 +178,7 @@ def _complete_model(cfg: Config, classes: list[str]):
         owner = model.head if 'head' in model else model  # of timm
         loss = owner.get('loss', dict(type='DistillationLoss') if taught else {})
         if loss.get('type') == 'DistillationLoss':
-            owner.loss = loss.get('base_loss', _LABELS)  # of the mean of both heads
+            owner.loss = loss.get('base_loss', LABELS)  # of the mean of both heads
         return
     if not taught:
         raise ValueError(f'A {model.type} has no teacher: take the config of a distilled variant')

@@ -13,6 +13,8 @@ from ..checkpoints.recorded import config_of, meta_of, recorded_classes
 from ..messages import some
 from ..models.recorded import num_classes_of_config, recorded_model, set_num_classes
 
+LABELS = dict(type='LabelSmoothLoss', label_smooth_val=0.1)  # as DistillationLoss has it
+
 
 def named_classifier(name: str | dict, num_classes: int, image_size: int, pretrained: bool) -> dict:
     """The config of a classifier.
@@ -87,7 +89,7 @@ def _of_timm(name: str, num_classes: int, image_size: int, pretrained: bool) -> 
         model_name=name,
         num_classes=num_classes,
         pretrained=pretrained,
-        loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1),
+        loss=dict(LABELS),
         data_preprocessor=_preparation(name),
     )
     return dict(model, **size_of_timm(name, image_size))

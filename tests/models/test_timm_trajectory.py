@@ -3,12 +3,13 @@ optimizer groups, schedule and clipping as the original trains it, in double pre
 
 import pytest
 import torch
-from conftest import Noise, build, config, make_runner, teacher_cfg
-from test_trajectory import Record, reference_loss
+from conftest import Noise, build, config, teacher_cfg
+from test_trajectory import reference_loss
 from timm import create_model
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 from timm.utils import dispatch_clip_grad
+from trainings import trajectory
 
 pytestmark = [pytest.mark.usefixtures('quick'), pytest.mark.slow]
 EPOCHS, STEPS, K = 10, 5, 5
@@ -57,29 +58,13 @@ def ours(cfg, shape, model, folder):
         optim.pop(option, None)
     batch, side = shape
     data = dict(type='Noise', size=batch * STEPS, side=side, num_classes=K)
-    sampler = dict(type='DefaultSampler', shuffle=False)
-    collate = dict(type='default_collate')
-    runner = make_runner(
-        cfg.model.to_dict(),
-        folder,
-        scores=[0.0] * EPOCHS,
-        train_dataloader=dict(dataset=data, batch_size=batch, sampler=sampler, collate_fn=collate),
-        val_dataloader=None,
-        val_cfg=None,
-        val_evaluator=None,
-        optim_wrapper=optim,
-        param_scheduler=[schedule.to_dict() for schedule in cfg.param_scheduler],
-        default_hooks=dict(checkpoint=None),
-    )
-    record = Record()
-    runner.register_hook(record)
-    runner.model.init_weights = lambda: None
+    runner, losses = trajectory(cfg, optim, folder, data, batch, EPOCHS)
     runner.model.load_state_dict(model.state_dict())
     runner.model.double()
     runner.model.teacher.build()
     runner.model.teacher.model.load_state_dict(model.teacher.model.state_dict())
     runner.train()
-    return record.losses, runner.model.model
+    return losses, runner.model.model
 
 
 def optimizer_of(student, lr, decay, exempt=None, decayed=None):

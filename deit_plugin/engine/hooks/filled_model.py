@@ -81,11 +81,8 @@ class FilledModelHook(Hook):
         given, self._given = self._given, None
         if given is None:
             return
-        lacking = [
-            name
-            for name, value in _own(model).items()
-            if not name.endswith('num_batches_tracked') and not _same(name, given.get(name), value)
-        ]
+        own = {n: value for n, value in _own(model).items() if not n.endswith('num_batches_tracked')}
+        lacking = [name for name, value in own.items() if not _same(name, given.get(name), value)]
         if not lacking:
             return
         backbone = [
@@ -100,11 +97,10 @@ class FilledModelHook(Hook):
                 f'The checkpoint does not fill {some(lacking)}, which would be random. Is it of a model with '
                 'as many classes and the same tokens? It may serve to start a training from, as `load_from`'
             )
-        number = sum(not name.endswith('num_batches_tracked') for name in _own(model))
-        if len(lacking) > _MOST * number:
+        if len(lacking) > _MOST * len(own):
             raise ValueError(
-                f'The checkpoint fills {number - len(lacking)} of the {number} weights of the model: is it '
-                f'of another one? It lacks {some(lacking)}. Set `load_from` to weights of it, or to None'
+                f'The checkpoint fills {len(own) - len(lacking)} of the {len(own)} weights of the model: is '
+                f'it of another one? It lacks {some(lacking)}. Set `load_from` to weights of it, or to None'
             )
         print_log(
             f'Not filled by the checkpoint, newly drawn: {", ".join(lacking)}',
