@@ -163,9 +163,10 @@ def row(size, args):
 
 def row_in_time(size, args, until):
     """The cells of a row, or why there are none."""
+    over = TimeoutError('the time was over')
 
     def late(*_):
-        raise TimeoutError('the time was over')
+        raise over
 
     left = until - time.monotonic()
     if left <= 0:
@@ -175,6 +176,8 @@ def row_in_time(size, args, until):
     try:
         return row(size, args)
     except Exception as error:  # the next row may succeed
+        if over.__traceback__ is not None:  # it was raised; what it passed may have raised another one
+            error = over
         return [f'{type(error).__name__}: {(str(error).strip().splitlines() or [""])[0]}']
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
