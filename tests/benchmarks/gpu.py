@@ -176,9 +176,9 @@ def row_in_time(size, args, until):
     try:
         return row(size, args)
     except Exception as error:  # the next row may succeed
-        if over.__traceback__ is not None:  # it was raised; what it passed may have raised another one
-            error = over
-        return [f'{type(error).__name__}: {(str(error).strip().splitlines() or [""])[0]}']
+        # Once it was raised: what it passed may have raised another one.
+        reason = error if over.__traceback__ is None else over
+        return [f'{type(reason).__name__}: {(str(reason).strip().splitlines() or [""])[0]}']
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
